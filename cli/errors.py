@@ -1,0 +1,102 @@
+"""Typed error → what to do next and the exit code; the one place where a program of ours catches errors."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from cli.render import say_error
+from skulk_core import errors
+
+P = ParamSpec("P")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+
+# The most particular type that fits is used: tip (formatted with the error as `e`), exit code.
+_TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
+    errors.SkulkError: ("", EXIT_FAILED),
+    errors.OptionError: ("skulk COMMAND --help lists the options and their values.", EXIT_USAGE),
+    errors.PromptError: ("Give the prompt as an argument, or pipe UTF-8 text in with `-`.", EXIT_USAGE),
+    errors.ContextError: (
+        "Shorten the prompt, lower --max-tokens, or raise --context if the model allows it.",
+        EXIT_USAGE,
+    ),
+    errors.BackendError: ("`skulk doctor` shows what is installed and what is missing.", EXIT_FAILED),
+    errors.ModelNameError: (
+        "MODEL is `demo`, a folder with config.json, or a Hub repository OWNER/NAME[@REVISION].",
+        EXIT_USAGE,
+    ),
+    errors.HubError: ("Check the name on the Hub, and HF_ENDPOINT if it is set.", EXIT_FAILED),
+    errors.HubUnreachable: ("Connect to the network once, or give a folder that holds the files.", EXIT_FAILED),
+    errors.RepoNotFound: ("Check the spelling; for a private or gated repository run `hf auth login`.", EXIT_FAILED),
+    errors.RevisionNotFound: ("Use a branch, tag or commit that the repository has.", EXIT_FAILED),
+    errors.FileError: ("Check the path, or download the file again.", EXIT_FAILED),
+    errors.FormatError: ("Correct the file at the place named, or remove it.", EXIT_FAILED),
+    errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
+    errors.NoDraftHead: (
+        "Give one with --sidecar PATH|REPO, or decode without speculation: --draft-depth 0 or --allow-plain.",
+        EXIT_FAILED,
+    ),
+    errors.SidecarError: (
+        "Use the sidecar of this model's base model, or decode without one: --draft-depth 0 or --allow-plain.",
+        EXIT_FAILED,
+    ),
+    errors.ConventionsUnknown: ("Say how the head is wired: --convention {conventions}.", EXIT_USAGE),
+    errors.OutOfMemory: (
+        "Use a smaller or more quantised model, a shorter --context, or close other programs.",
+        EXIT_FAILED,
+    ),
+}
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose errors end in one message, one tip and an exit code, never in a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except errors.SkulkError as error:
+            tip, code = advice(error)
+            say_error(str(error), tip)
+            raise typer.Exit(code) from error
+        except KeyboardInterrupt as interrupt:
+            say_error("interrupted", "")
+            raise typer.Exit(EXIT_INTERRUPTED) from interrupt
+        except BrokenPipeError as closed:
+            # the reader has gone; what Python still holds must go nowhere, or its exit complains
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_CLOSED_PIPE) from closed
+        except RuntimeError as error:
+            memory = as_out_of_memory(error)
+            if memory is None:
+                raise
+            say_error(str(memory), advice(memory)[0])
+            raise typer.Exit(EXIT_FAILED) from error
+
+    return run
+
+
+def advice(error: errors.SkulkError) -> tuple[str, int]:
+    """What to do next, and the exit code."""
+    tip, code = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
+    if isinstance(error, errors.UnsupportedModel):
+        tip = tip.format(supported=", ".join(error.supported))
+    if isinstance(error, errors.ConventionsUnknown):
+        from skulk_core.types import CONVENTION_NAMES
+
+        tip = tip.format(conventions=" --convention ".join(f"{name}=…" for name in CONVENTION_NAMES))
+    return tip, code
+
+
+def as_out_of_memory(error: RuntimeError) -> errors.OutOfMemory | None:
+    """MLX's way of saying that there is no more memory, as our error; None for anything else it says."""
+    text = str(error)
+    return errors.OutOfMemory(text) if "[malloc" in text or "Insufficient Memory" in text else None

@@ -1,0 +1,75 @@
+"""Option types used by more than one command."""
+
+from typing import Annotated
+
+import typer
+
+from skulk_core.errors import OptionError
+from skulk_core.formats.suggest import near_miss
+from skulk_core.types import CONVENTION_NAMES, ChainTap, ConcatOrder, HiddenTap, PositionRule
+
+Model = Annotated[str, typer.Argument(help="`demo`, a checkpoint folder, or a Hub repository OWNER/NAME[@REVISION].")]
+Sidecar = Annotated[
+    str | None,
+    typer.Option("--sidecar", metavar="PATH|REPO[@REV]", help="The draft head's file, folder or repository."),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Activations and unquantised weights: auto, float32, bfloat16, float16. auto is float32 on a Linux CPU, "
+        "elsewhere what the checkpoint holds."
+    ),
+]
+HeadPrecision = Annotated[
+    str,
+    typer.Option(
+        help="The draft head: auto, trunk (as the model), float32, bfloat16, float16, 8bit, 4bit. Changes speed and "
+        "acceptance, never the text."
+    ),
+]
+Convention = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--convention",
+        metavar="NAME=VALUE",
+        help="How a head without metadata is wired; may be given more than once. Names: "
+        + ", ".join(CONVENTION_NAMES)
+        + ".",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no figures on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say how model and head were found.")]
+
+_CHOICES = {
+    "concat_order": ConcatOrder,
+    "hidden_tap": HiddenTap,
+    "chain_tap": ChainTap,
+    "position_rule": PositionRule,
+}
+
+
+def read_conventions(pairs: list[str] | None) -> dict[str, object]:
+    """``NAME=VALUE`` pairs as values of `Conventions`. Raises `OptionError`."""
+    out: dict[str, object] = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in CONVENTION_NAMES:
+            raise OptionError("--convention", pair, f"no such convention{near_miss(name, CONVENTION_NAMES)}")
+        if name == "norm_offset":
+            try:
+                out[name] = float(value)
+            except ValueError:
+                raise OptionError("--convention", pair, "not a number") from None
+        else:
+            choices = _CHOICES[name]
+            if value not in [choice.value for choice in choices]:
+                raise OptionError("--convention", pair, f"not one of {', '.join(choices)}")
+            out[name] = choices(value)
+    return out
+
+
+def at_least(option: str, value: int | None, least: int) -> None:
+    """Raise `OptionError` for a number below ``least``."""
+    if value is not None and value < least:
+        raise OptionError(option, value, f"must be at least {least}")

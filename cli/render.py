@@ -1,0 +1,97 @@
+"""Everything a person sees that is not the answer itself: progress, messages, the line of figures. All on stderr."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from skulk_core.decode.stats import Stats
+
+_stderr = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    _stderr.print(escape(message), soft_wrap=True)
+
+
+def say_error(message: str, tip: str) -> None:
+    """An error and what to do next."""
+    _stderr.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    if tip:
+        _stderr.print(f"  {escape(tip)}", soft_wrap=True)
+
+
+class Reporter:
+    """Progress of one command: downloads, loading, long prompts. Silent where stderr is no terminal, or if told so."""
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        self._quiet, self._verbose = quiet, verbose
+        self._shown = _stderr.is_terminal and not quiet
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def detail(self, message: str) -> None:
+        """A line that only --verbose shows."""
+        if self._verbose:
+            say(message)
+
+    def note(self, message: str) -> None:
+        """A line that --quiet hides."""
+        if not self._quiet:
+            say(message)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Show progress until the block ends, then leave no trace of it."""
+        if not self._shown:
+            yield
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
+        with Progress(*columns, TimeRemainingColumn(), console=_stderr, transient=True) as self._progress:
+            try:
+                yield
+            finally:
+                self._progress, self._tasks = None, {}
+
+    def bytes(self, description: str, num_bytes_done: int, num_bytes_total: int | None) -> None:
+        """Progress of a download."""
+        total = "" if num_bytes_total is None else f"/{_megabytes(num_bytes_total)}"
+        self._advance(description, num_bytes_done, num_bytes_total, f"{_megabytes(num_bytes_done)}{total} MB")
+
+    def tokens(self, done: int, total: int) -> None:
+        """Progress of a prompt."""
+        self._advance("reading the prompt", done, total, f"{done}/{total} tokens")
+
+    def step(self, description: str) -> None:
+        """Something that cannot say how far it is."""
+        self._advance(description, 0, None, "")
+
+    def _advance(self, description: str, done: int, total: int | None, amount: str) -> None:
+        if self._progress is None:
+            return
+        if description not in self._tasks:
+            for task in self._tasks.values():
+                self._progress.update(task, visible=False)
+            self._tasks[description] = self._progress.add_task(escape(description), total=total, amount=amount)
+        self._progress.update(self._tasks[description], completed=done, total=total, amount=amount)
+
+
+def figures(stats: "Stats", num_tokens: int, plain_because: str | None) -> str:
+    """The line after an answer."""
+    parts = [f"{num_tokens} tokens", f"{stats.decode_tokens_per_s:.1f} tok/s"]
+    if plain_because is None and stats.draft_depth:
+        accepted = " ".join(f"{share:.0%}" for share in stats.acceptance) or "nothing judged"
+        parts += [f"{stats.tokens_per_round:.2f} tokens a round", f"accepted by position {accepted}"]
+        parts += [f"depth {stats.draft_depth}"]
+    else:
+        parts += [f"depth 0: {plain_because or 'plain decoding was asked for'}"]
+    return " · ".join(parts)
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f}"

@@ -1,0 +1,148 @@
+"""`skulk run`: one prompt, one streamed answer."""
+
+import json
+import sys
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options
+from cli.errors import EXIT_INTERRUPTED, guarded
+from cli.loading import Choice, Loaded, load
+from cli.render import Reporter, figures
+from skulk_core.errors import OptionError, PromptError
+from skulk_core.hub.refs import DEMO
+from skulk_core.types import FinishReason
+
+if TYPE_CHECKING:
+    from skulk_core.decode.session import Outcome
+
+JSON_SCHEMA = 1
+# the demo writes text in the manner of Python's documentation; this opens some
+DEMO_PROMPT = "The :mod:`json` module provides a function to read a file. The format"
+
+
+@guarded
+def run_command(
+    model: options.Model,
+    prompt: Annotated[str | None, typer.Argument(help="The prompt; `-` reads it from stdin.")] = None,
+    draft_depth: Annotated[
+        int | None,
+        typer.Option(help="Tokens drafted a round; 0 is plain decoding. Default: what the catalog says, else 1."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="New tokens at most. Default: 512, or what the context leaves.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of prompt and answer together. Default: the model's own.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that ends the answer and is not part of it; may be given more than once."),
+    ] = None,
+    sidecar: options.Sidecar = None,
+    dtype: options.Dtype = "auto",
+    head_precision: options.HeadPrecision = "auto",
+    convention: options.Convention = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Feed the prompt as it is, without the chat template.")] = False,
+    allow_plain: Annotated[
+        bool, typer.Option("--allow-plain", help="Decode without speculation if no draft head can be used.")
+    ] = False,
+    json_output: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Answer a prompt with multi-token prediction: the text of plain decoding, sooner."""
+    options.at_least("--draft-depth", draft_depth, 0)
+    options.at_least("--max-tokens", max_tokens, 1)
+    options.at_least("--context", context, 1)
+    if any(not text for text in stop or []):
+        raise OptionError("--stop", '""', "an empty text ends everything")
+    text = _prompt(model, prompt)
+    reporter = Reporter(quiet=quiet, verbose=verbose)
+    with reporter.working():
+        loaded = load(Choice(model, sidecar, draft_depth, dtype, head_precision, convention, allow_plain), reporter)
+    from skulk_core.decode.session import Outcome, Request, Session
+
+    session = Session(loaded.model, loaded.head.head if loaded.head else None)
+    request = Request(
+        prompt=session.encode(text, raw=raw),
+        depth=loaded.depth,
+        max_tokens=max_tokens,
+        context_tokens=_context(loaded, context),
+        stop=tuple(stop or ()),
+    )
+    outcome = Outcome()
+    try:
+        pieces = session.decode(request, outcome, reporter.tokens)
+        with reporter.working():
+            first = next(pieces, "")
+        for piece in chain([first], pieces):
+            if not json_output:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        outcome.finish_reason = FinishReason.INTERRUPTED
+    print(json.dumps(_as_json(loaded, outcome)) if json_output else "", flush=True)
+    reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
+    if outcome.finish_reason is FinishReason.INTERRUPTED:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _prompt(model: str, argument: str | None) -> str:
+    """The prompt's text. Raises `PromptError`."""
+    if argument is None:
+        if model != DEMO:
+            raise PromptError("no prompt was given")
+        return DEMO_PROMPT
+    if argument == "-":
+        raw = sys.stdin.buffer.read()
+        try:
+            argument = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PromptError(
+                f"stdin is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start}"
+            ) from error
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError("the prompt is not UTF-8 text") from error
+    if not argument.strip():
+        raise PromptError("the prompt is empty")
+    return argument
+
+
+def _context(loaded: Loaded, asked: int | None) -> int | None:
+    """Context in tokens: the model's own, or less if asked. Raises `OptionError` for more."""
+    own = loaded.model.context_tokens
+    if asked is not None and own is not None and asked > own:
+        raise OptionError("--context", asked, f"the model was made for {own} tokens")
+    return asked or own
+
+
+def _as_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object]:
+    stats = outcome.stats
+    return {
+        "schema": JSON_SCHEMA,
+        "model": str(loaded.source),
+        "sidecar": loaded.head_name,
+        "text": outcome.text,
+        "tokens": outcome.tokens,
+        "finish_reason": outcome.finish_reason,
+        "plain_because": loaded.plain_because,
+        "stats": {
+            "prompt_tokens": stats.prompt_tokens,
+            "prefill_s": stats.prefill_s,
+            "decode_s": stats.decode_s,
+            "decode_tokens_per_s": stats.decode_tokens_per_s,
+            "rounds": stats.rounds,
+            "drafted": stats.drafted,
+            "accepted": stats.accepted,
+            "acceptance": stats.acceptance,
+            "tokens_per_round": stats.tokens_per_round,
+            "draft_depth": stats.draft_depth,
+            "synchronisations": stats.synchronisations,
+            "extra_passes": stats.extra_passes,
+        },
+    }

@@ -1,0 +1,1 @@
+"""Every file we write or read, each with a schema version."""

@@ -1,0 +1,127 @@
+"""Reading a YAML file of ours key by key, so that every error can say file, line and key."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeGuard, TypeVar
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from skulk_core.errors import FileError, FormatError
+from skulk_core.formats.suggest import near_miss
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+def read_yaml(path: Path, schema: int) -> "Section":
+    """The top level of the file, whose `schema` key must be `schema`.
+
+    Raises `FileError` if the file cannot be read, `FormatError` if it is not YAML, not a mapping, or of another schema.
+    """
+    try:
+        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(path, f"cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise FileError(path, "is not UTF-8 text") from error
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}" if mark else "YAML"
+        raise FormatError(path, where, str(error.problem or error.context)) from error
+    except YAMLError as error:
+        raise FormatError(path, "YAML", str(error)) from error
+    if not isinstance(document, CommentedMap):
+        raise FormatError(path, "line 1", f"must be a mapping with the key 'schema: {schema}'")
+    top = Section(path, "", document)
+    found = top.integer("schema", minimum=1)
+    if found != schema:
+        raise top.error("schema", f"is {found}; this program reads schema {schema}")
+    return top
+
+
+@dataclass(frozen=True)
+class Section:
+    """One mapping of the file. `trail` is the path of keys to it, for example `entries[3]`; empty at the top."""
+
+    path: Path
+    trail: str
+    data: CommentedMap
+
+    def error(self, key: str, reason: str) -> FormatError:
+        """An error about `key`, at its line, or at the section's first line if the key is not there."""
+        line = self.data.lc.key(key)[0] if key in self.data else self.data.lc.line
+        name = f"{self.trail}.{key}" if self.trail else key
+        return FormatError(self.path, f"line {line + 1}, {name}", reason)
+
+    def only(self, known: Iterable[str]) -> None:
+        """Refuse every key that is not in `known`."""
+        known = tuple(known)
+        for key in self.data:
+            if key not in known:
+                raise self.error(key, f"unknown key{near_miss(str(key), known)}")
+
+    def has(self, key: str) -> bool:
+        return key in self.data
+
+    def text(self, key: str) -> str:
+        """A text that is not empty."""
+        value = self._value(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(key, f"must be a text, not {value!r}")
+        return str(value)
+
+    def integer(self, key: str, minimum: int) -> int:
+        value = self._value(key)
+        if not _is_integer(value) or value < minimum:
+            raise self.error(key, f"must be a whole number from {minimum}, not {value!r}")
+        return int(value)
+
+    def number(self, key: str) -> float:
+        value = self._value(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error(key, f"must be a number, not {value!r}")
+        return float(value)
+
+    def choice(self, key: str, choices: type[_E]) -> _E:
+        value = self._value(key)
+        known = [choice.value for choice in choices]
+        if value not in known:
+            raise self.error(key, f"{value!r} is not one of {', '.join(known)}{near_miss(str(value), known)}")
+        return choices(value)
+
+    def section(self, key: str) -> "Section":
+        value = self._value(key)
+        if not isinstance(value, CommentedMap):
+            raise self.error(key, f"must be a mapping, not {value!r}")
+        return Section(self.path, f"{self.trail}.{key}" if self.trail else key, value)
+
+    def sections(self, key: str) -> Iterator["Section"]:
+        """Each mapping of a list, in order."""
+        value = self._value(key)
+        if not isinstance(value, CommentedSeq):
+            raise self.error(key, f"must be a list, not {value!r}")
+        for number, item in enumerate(value):
+            if not isinstance(item, CommentedMap):
+                line = value.lc.item(number)[0]
+                raise FormatError(self.path, f"line {line + 1}, {key}[{number}]", f"must be a mapping, not {item!r}")
+            yield Section(self.path, f"{key}[{number}]", item)
+
+    def integers(self, key: str, key_minimum: int, minimum: int) -> dict[int, int]:
+        """A mapping from whole numbers to whole numbers."""
+        section = self.section(key)
+        for number in section.data:
+            if not _is_integer(number) or number < key_minimum:
+                raise section.error(number, f"must be a whole number from {key_minimum}")
+        return {int(number): section.integer(number, minimum) for number in section.data}
+
+    def _value(self, key: str) -> object:
+        if key not in self.data:
+            raise self.error(key, "missing")
+        return self.data[key]
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

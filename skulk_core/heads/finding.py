@@ -1,0 +1,81 @@
+"""Where a model's head is: named by the user, in the checkpoint itself, with the demo, or known to the catalog."""
+
+from dataclasses import dataclass
+
+from skulk_core.catalog import Catalog, Found
+from skulk_core.formats.catalog import SidecarEntry
+from skulk_core.formats.sidecar import SIDECAR_FILE
+from skulk_core.heads.loading import HeadFiles, own_head, sidecar_head
+from skulk_core.hub.headers import CheckpointHeaders
+from skulk_core.hub.progress import OnProgress
+from skulk_core.hub.refs import DemoRef, FileRef, RepoRef
+from skulk_core.hub.snapshot import fetch_sidecar
+from skulk_core.hub.sources import ModelSource
+from skulk_core.runtime.resources import demo_sidecar
+from skulk_core.types import Conventions
+
+
+@dataclass(frozen=True)
+class HeadFound:
+    """A head's files, where they are from in words, and what the catalog says of it."""
+
+    files: HeadFiles
+    name: str
+    because: str
+    conventions: Conventions | None = None
+    default_depth: int | None = None
+
+
+@dataclass(frozen=True)
+class NoHead:
+    """No head anywhere; `looked_in` says where."""
+
+    looked_in: tuple[str, ...]
+
+
+# The demo's best depth on the two-core machine it was measured on (README, "Measured").
+DEMO_DEPTH = 4
+
+
+def find_head(
+    source: ModelSource,
+    headers: CheckpointHeaders,
+    sidecar: FileRef | RepoRef | None,
+    catalog: Catalog,
+    on_progress: OnProgress | None = None,
+) -> HeadFound | NoHead:
+    """The head to draft with; ``sidecar`` is the user's choice and wins.
+
+    Raises `FileError`, `FormatError` and the Hub's errors for a head that is known and cannot be had.
+    """
+    if sidecar is not None:
+        return _chosen(sidecar, catalog, on_progress)
+    if isinstance(source.ref, DemoRef):
+        return HeadFound(sidecar_head(demo_sidecar()), "demo sidecar", "comes with the demo", None, DEMO_DEPTH)
+    own = own_head(headers)
+    if own is not None:
+        return HeadFound(own, str(source), "the checkpoint carries it")
+    names = source.names()
+    match catalog.find_sidecar(names):
+        case Found(entry, because):
+            snapshot = fetch_sidecar(RepoRef(entry.repo), on_progress)
+            return HeadFound(
+                sidecar_head(snapshot.path / SIDECAR_FILE), entry.repo, str(because), entry.conventions, entry.depth(1)
+            )
+    where = f"the catalog under {', '.join(names)}" if names else "the catalog (the model names no base model)"
+    return NoHead(("the checkpoint's own files", where))
+
+
+def _chosen(sidecar: FileRef | RepoRef, catalog: Catalog, on_progress: OnProgress | None) -> HeadFound:
+    if isinstance(sidecar, FileRef):
+        return HeadFound(sidecar_head(sidecar.path), str(sidecar.path), "chosen by --sidecar")
+    snapshot = fetch_sidecar(sidecar, on_progress)
+    entry = _entry_of(sidecar.repo, catalog)
+    files = sidecar_head(snapshot.path / SIDECAR_FILE)
+    if entry is None:
+        return HeadFound(files, str(sidecar), "chosen by --sidecar")
+    return HeadFound(files, str(sidecar), "chosen by --sidecar", entry.conventions, entry.depth(1))
+
+
+def _entry_of(repo: str, catalog: Catalog) -> SidecarEntry | None:
+    return next((entry for entry in catalog.sidecars if entry.repo.lower() == repo.lower()), None)

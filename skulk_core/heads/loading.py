@@ -1,0 +1,188 @@
+"""Finding a model's head, settling its conventions, and building it: once per process."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from skulk_core.errors import ConventionsUnknown, OptionError, SidecarError
+from skulk_core.formats.sidecar import NoMetadata, SidecarMetadata, TrunkFingerprint, from_strings
+from skulk_core.heads.base import DraftHead
+from skulk_core.heads.registry import HeadLayout, layout_of
+from skulk_core.heads.weights import add_norm_offset, check, prepare_quantized
+from skulk_core.hub.headers import CheckpointHeaders, TensorHeader, read_headers, read_metadata
+from skulk_core.models.loading import DTYPES, LoadedModel
+from skulk_core.types import Conventions
+
+# `trunk`: quantised as the trunk is, else its dtype. `auto` is chosen by `resolve_precision`.
+PRECISIONS = ("auto", "trunk", *DTYPES, "8bit", "4bit")
+_GROUP_SIZE = 64
+
+
+@dataclass(frozen=True)
+class HeadFiles:
+    """Where a head's tensors are, what the file says of itself, and how the conventions were settled so far."""
+
+    tensors: tuple[TensorHeader, ...]
+    metadata: SidecarMetadata | NoMetadata
+    origin: Path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tensor names as the files have them."""
+        return tuple(tensor.name for tensor in self.tensors)
+
+
+@dataclass(frozen=True)
+class LoadedHead:
+    """A head ready to draft, and how it came to its conventions and precision."""
+
+    head: DraftHead
+    layout: str
+    conventions: Conventions
+    conventions_from: str
+    precision: str
+    origin: Path
+    nbytes: int
+
+
+def own_head(headers: CheckpointHeaders) -> HeadFiles | None:
+    """The head that a checkpoint carries in its own files, or None."""
+    found = tuple(tensor for tensor in headers.model if layout_of([tensor.name]) is not None)
+    if not found:
+        return None
+    return HeadFiles(found, NoMetadata(()), headers.folder)
+
+
+def sidecar_head(file: Path) -> HeadFiles:
+    """The head in a sidecar file. Raises `FileError` or `FormatError`."""
+    return HeadFiles(read_headers(file), from_strings(file, read_metadata(file)), file)
+
+
+def load_head(
+    model: LoadedModel,
+    files: HeadFiles,
+    *,
+    precision: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+    known: Conventions | None = None,
+) -> LoadedHead:
+    """Build, validate, cast and quantise a head for ``model``.
+
+    ``known`` are conventions from the catalog; ``overrides`` single ones from the user, which win over everything.
+    Raises `SidecarError` for a head of another model, `ConventionsUnknown`, `OptionError`.
+    """
+    layout = layout_of(files.names)
+    if layout is None:
+        raise SidecarError(files.origin, "holds no head in a layout known here", files.names[:1])
+    _check_fingerprint(model, files)
+    conventions, because = _settle(model, files, known, overrides or {})
+    module = layout.module(model.target)
+    tensors = layout.normalise(_read(files))
+    prepare_quantized(module, tensors)
+    check(module, tensors, files.origin, layout.prefix)
+    module.load_weights(list(add_norm_offset(module, tensors, conventions.norm_offset).items()))
+    precision = resolve_precision(model, precision)
+    _convert(module, model, precision)
+    module.eval()
+    mx.eval(module.parameters())
+    nbytes = sum(array.nbytes for _, array in tree_flatten(module.parameters()))
+    head = layout.head(module, model.target, conventions)
+    return LoadedHead(head, layout.name, conventions, because, precision, files.origin, nbytes)
+
+
+def resolve_precision(model: LoadedModel, precision: str) -> str:
+    """What ``auto`` means for this model; any other precision as it is. Raises `OptionError`."""
+    if precision not in PRECISIONS:
+        raise OptionError("--head-precision", precision, f"not one of {', '.join(PRECISIONS)}")
+    if precision != "auto":
+        return precision
+    return "trunk"
+
+
+def _read(files: HeadFiles) -> dict[str, mx.array]:
+    wanted = set(files.names)
+    out: dict[str, mx.array] = {}
+    for file in sorted({tensor.file for tensor in files.tensors}):
+        arrays = mx.load(str(file))
+        assert isinstance(arrays, dict)
+        out.update({name: array for name, array in arrays.items() if name in wanted})
+    return out
+
+
+def _check_fingerprint(model: LoadedModel, files: HeadFiles) -> None:
+    """Refuse a sidecar whose metadata names another trunk; shapes alone do not show a wrong vocabulary."""
+    if not isinstance(files.metadata, SidecarMetadata):
+        return
+    theirs, target = files.metadata.trunk, model.target
+    ours = TrunkFingerprint(target.hidden_size, target.vocab_size, target.num_layers, theirs.rope_theta)
+    for name in ("hidden_size", "vocab_size", "num_layers"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise SidecarError(
+                files.origin,
+                f"made for a trunk with {name} {getattr(theirs, name)} ({files.metadata.source_repo}); "
+                f"this model has {getattr(ours, name)}: a sidecar of another model",
+            )
+
+
+def _settle(
+    model: LoadedModel, files: HeadFiles, known: Conventions | None, overrides: Mapping[str, Any]
+) -> tuple[Conventions, str]:
+    """The head's conventions and where they are from."""
+    released = model.target.released_conventions
+    if isinstance(files.metadata, SidecarMetadata):
+        base, because = files.metadata.conventions, "sidecar metadata"
+    elif files.origin.is_dir() and released is not None:
+        raw = released if _holds_raw_weights(model.headers) else _without_offset(released)
+        base, because = raw, "as this family is released"
+    elif known is not None:
+        base, because = known, "catalog"
+    elif released is not None:
+        base, because = released, "as this family is released"
+    elif set(overrides) == set(Conventions.__dataclass_fields__):
+        base, because = Conventions(), "options"
+    else:
+        raise ConventionsUnknown(
+            files.origin, "has no metadata, is not in the catalog, and no release of this family says how it is wired"
+        )
+    if not overrides:
+        return base, because
+    changed = {name: overrides.get(name, getattr(base, name)) for name in Conventions.__dataclass_fields__}
+    return Conventions(**changed), f"{because}; {', '.join(overrides)} by option"
+
+
+def _holds_raw_weights(headers: CheckpointHeaders) -> bool:
+    """Whether the files are as upstream releases them: mlx-lm's converter moves the convolutions' axes."""
+    convolutions = [tensor for tensor in headers.model if tensor.name.endswith("conv1d.weight")]
+    return not convolutions or convolutions[0].shape[-1] != 1
+
+
+def _without_offset(conventions: Conventions) -> Conventions:
+    values = {name: getattr(conventions, name) for name in Conventions.__dataclass_fields__}
+    return Conventions(**{**values, "norm_offset": 0.0})
+
+
+def _convert(module: nn.Module, model: LoadedModel, precision: str) -> None:
+    """Cast ``module`` and quantise its large matrices."""
+    dtype = DTYPES.get(precision, model.target.dtype)
+    module.set_dtype(dtype)
+    if precision == "trunk" and model.quantization is not None:
+        settings = {key: model.quantization[key] for key in ("group_size", "bits", "mode") if key in model.quantization}
+    elif precision in ("8bit", "4bit"):
+        settings = {"group_size": _GROUP_SIZE, "bits": int(precision[0])}
+    else:
+        return
+
+    def fits(path: str, layer: nn.Module) -> bool:
+        if not hasattr(layer, "to_quantized") or path.endswith(("mlp.gate", "shared_expert_gate")):
+            return False
+        return bool(layer.weight.shape[-1] % settings["group_size"] == 0)
+
+    nn.quantize(module, class_predicate=fits, **settings)
+
+
+__all__ = ["HeadLayout", "LoadedHead", "PRECISIONS", "load_head", "own_head", "sidecar_head"]

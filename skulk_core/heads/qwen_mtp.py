@@ -1,0 +1,98 @@
+"""The head of Qwen3-Next, Qwen3.5 and later, in its released tensor names; also on other trunks.
+
+    z = fc([norm_e(e) ; norm_h(h)]);  out = layer(z);  logits = trunk_head(norm(out))
+
+with ``e`` the embedding of the next token and ``h`` the trunk's hidden row (order, tap and chain by `Conventions`;
+as in transformers' and vLLM's Qwen3-Next code). ``layer`` is one full-attention decoder layer of the trunk's kind.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from skulk_core.cache.attention import AttentionCache
+from skulk_core.heads.base import DraftHead
+from skulk_core.heads.registry import local_name
+from skulk_core.heads.weights import stack_experts
+from skulk_core.models.base import Hidden, Target
+from skulk_core.sampling.base import Draft, Sampler
+from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
+
+
+class QwenMtpModule(nn.Module):
+    """The head's weights, named as released without their ``mtp.`` prefix."""
+
+    def __init__(self, hidden_size: int, norm_eps: float, layer: Any) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2 * hidden_size, hidden_size, bias=False)
+        self.pre_fc_norm_embedding = nn.RMSNorm(hidden_size, eps=norm_eps)
+        self.pre_fc_norm_hidden = nn.RMSNorm(hidden_size, eps=norm_eps)
+        self.layers = [layer]
+        self.norm = nn.RMSNorm(hidden_size, eps=norm_eps)
+
+
+class QwenMtpHead(DraftHead):
+    """Drafts by chaining one layer with its own K/V of every committed pair."""
+
+    def __init__(self, module: QwenMtpModule, target: Target, conventions: Conventions) -> None:
+        self._module, self._target, self._conventions = module, target, conventions
+        self.reset()
+
+    def reset(self) -> None:
+        self._cache = self._target.make_layer_cache(self._module.layers[0])
+        assert isinstance(self._cache, AttentionCache), "a head's layer is full attention"
+        self._last: mx.array | None = None  # pre-norm output [1, H] for the last observed pair
+
+    def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
+        post_norm = self._conventions.hidden_tap is HiddenTap.POST_NORM
+        outputs = self._forward(hidden.post_norm if post_norm else hidden.pre_norm, next_tokens)
+        self._cache.commit(next_tokens.shape[0])
+        self._last = outputs[-1:]
+
+    def draft(self, depth: int, sampler: Sampler) -> Draft:
+        assert self._last is not None, "nothing observed yet"
+        tokens, probs, out = [], [], self._last
+        for step in range(depth):
+            normed = self._module.norm(out)
+            token, distribution = sampler.draft(self._target.logits(normed))
+            tokens.append(token)
+            probs.append(distribution)
+            if step + 1 < depth:
+                post_norm = self._conventions.chain_tap is ChainTap.POST_NORM
+                out = self._forward(normed if post_norm else out, token)
+        self._cache.commit(0)
+        known = [p for p in probs if p is not None]
+        return Draft(mx.concatenate(tokens), mx.concatenate(known) if known else None)
+
+    def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:
+        """Output of the layer ``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
+        module = self._module
+        halves = [module.pre_fc_norm_embedding(self._target.embed_tokens(tokens)), module.pre_fc_norm_hidden(h)]
+        if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
+            halves.reverse()
+        z = module.fc(mx.concatenate(halves, axis=-1))[None]
+        return self._target.run_layer(module.layers[0], z, self._cache, self._cache.mask(tokens.shape[0]))[0]
+
+    def arrays(self) -> list[mx.array]:
+        return self._cache.arrays() + ([] if self._last is None else [self._last])
+
+
+class QwenMtpLayout:
+    """Tensors ``mtp.*``: `fc`, two norms, one decoder layer, `norm`; embedding and LM head are the trunk's."""
+
+    name = "qwen_mtp"
+    prefix = "mtp."
+
+    def normalise(self, tensors: Mapping[str, mx.array]) -> dict[str, mx.array]:
+        return stack_experts({local_name(name).removeprefix(self.prefix): tensors[name] for name in tensors})
+
+    def module(self, target: Target) -> QwenMtpModule:
+        return QwenMtpModule(target.hidden_size, target.norm_eps, target.make_head_layer())
+
+    def head(self, module: Any, target: Target, conventions: Conventions) -> QwenMtpHead:
+        return QwenMtpHead(module, target, conventions)
+
+
+LAYOUT = QwenMtpLayout()

@@ -1,0 +1,131 @@
+"""Which models a model was made from, as model cards state it.
+
+A card is somebody's word, so it is followed only to find a draft head, and each step is kept to be shown. Whatever is
+missing or cannot be read ends the chain with a reason; it never stops a run.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from skulk_core.hub.refs import RepoRef
+
+CARD_FILE = "README.md"
+MAX_STEPS = 8
+
+_TIMEOUT_S = 5.0
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One base model, and whose card says so, for a person."""
+
+    repo: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Base models, nearest first; of a merge, one generation after the other. `ended` says why there are no more."""
+
+    steps: tuple[Step, ...]
+    ended: str
+
+    @property
+    def repos(self) -> tuple[str, ...]:
+        return tuple(step.repo for step in self.steps)
+
+
+@dataclass(frozen=True)
+class _Card:
+    bases: tuple[str, ...]
+    relation: str
+
+
+@dataclass(frozen=True)
+class _NoCard:
+    """`hub_is_away`: nobody answered, and asking for another card would only take as long again."""
+
+    reason: str
+    hub_is_away: bool = False
+
+
+_AWAY = _NoCard("the Hub cannot be reached", hub_is_away=True)
+
+
+def base_models(start: Path | RepoRef, max_steps: int = MAX_STEPS) -> Chain:
+    """Follow `base_model` from the card in the folder `start`, or from the repository, for at most `max_steps` models.
+
+    The folder's own card is read from disk, every further card from the Hub.
+    """
+    if isinstance(start, Path):
+        name, seen, card = CARD_FILE, set[str](), _card_on_disk(start)
+    else:
+        name, seen, card = start.repo, {start.repo.lower()}, _card_on_hub(start)
+    steps: list[Step] = []
+    endings: list[str] = []
+    waiting = [(name, card)]
+    hub_answers = True
+    while waiting:
+        name, card = waiting.pop(0)
+        if isinstance(card, _NoCard):
+            endings.append(card.reason)
+            hub_answers = hub_answers and not card.hub_is_away
+            continue
+        if not card.bases:
+            endings.append(f"{name} names no base model")
+        for base in card.bases:
+            if base.lower() in seen:
+                endings.append(f"{name} names {base} again")
+            elif len(steps) == max_steps:
+                return Chain(tuple(steps), f"stopped after {max_steps} models")
+            else:
+                seen.add(base.lower())
+                steps.append(Step(base, f"base_model of {name}{card.relation}"))
+                waiting.append((base, _card_on_hub(RepoRef(base)) if hub_answers else _AWAY))
+    return Chain(tuple(steps), endings[0])
+
+
+def _card_on_disk(folder: Path) -> _Card | _NoCard:
+    file = folder / CARD_FILE
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return _NoCard(f"no readable {CARD_FILE} in {folder}")
+    front_matter = _FRONT_MATTER.match(text)
+    if not front_matter:
+        return _NoCard(f"{file} has no front matter")
+    try:
+        data = YAML(typ="safe", pure=True).load(front_matter[1])
+    except YAMLError:
+        return _NoCard(f"the front matter of {file} is not YAML")
+    if not isinstance(data, dict):
+        return _NoCard(f"the front matter of {file} is not a mapping")
+    return _card(data.get("base_model"), data.get("base_model_relation"))
+
+
+def _card_on_hub(ref: RepoRef) -> _Card | _NoCard:
+    try:
+        data = HfApi().model_info(ref.repo, revision=ref.revision, timeout=_TIMEOUT_S).card_data
+    except HfHubHTTPError as error:
+        return _NoCard(f"the Hub does not show the card of {ref.repo} (status {error.response.status_code})")
+    except (httpx2.TransportError, OfflineModeIsEnabled):
+        return _AWAY
+    except ValueError:  # no valid repository name, or an answer that is not a Hub's
+        return _NoCard(f"{ref.repo} has no card on the Hub")
+    return _card(data.get("base_model"), data.get("base_model_relation")) if data else _Card((), "")
+
+
+def _card(bases: object, relation: object) -> _Card:
+    """Card data as people write it: one name, a list of names, or something else, which counts as none."""
+    names: Iterable[object] = bases if isinstance(bases, list) else [bases]
+    wanted = tuple(name.strip() for name in names if isinstance(name, str) and "/" in name)
+    return _Card(wanted, f" ({relation})" if isinstance(relation, str) else "")

@@ -1,0 +1,105 @@
+"""Downloads: what of a repository a run needs, into huggingface_hub's own cache.
+
+Cache, login, retries, resuming and offline mode are the client's; `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and
+`HF_HUB_OFFLINE` mean what its documentation says. Nothing here prints.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from huggingface_hub import get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+from skulk_core.errors import HubError, HubUnreachable
+from skulk_core.formats.sidecar import SIDECAR_FILE
+from skulk_core.hub.client_errors import CLIENT_ERRORS, CONNECTION_ERRORS, translate
+from skulk_core.hub.headers import INDEX_FILE, index_files
+from skulk_core.hub.progress import OnProgress, bar_class, interruptible
+from skulk_core.hub.refs import RepoRef
+
+CONFIG_FILE = "config.json"
+
+# Patterns are matched against whole paths, `*` across slashes.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "README.md")
+_OTHER_FORMATS = ("original/*", "onnx/*", "openvino/*", "gguf/*", "consolidated*.safetensors")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files of one commit on disk. `path` is their folder in the cache: read only, shared with other programs."""
+
+    path: Path
+    repo: str
+    sha: str
+
+
+def fetch_model(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot:
+    """Configuration, tokenizer, weights and card of a model; no other weight formats.
+
+    Without a network a complete copy in the cache is used. Files that are complete in the cache are not fetched again.
+    Raises `RepoNotFound`, `RevisionNotFound`, `HubUnreachable`, another `HubError`, or `FileError` for the disk.
+    """
+    snapshot = _fetch(ref, _MODEL_FILES, _OTHER_FORMATS, on_progress)
+    _require(snapshot, ref, _missing_from_model(snapshot.path))
+    return snapshot
+
+
+def fetch_sidecar(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot:
+    """The one file of a sidecar repository, `mtp.safetensors` in `Snapshot.path`. Raises as `fetch_model` does."""
+    snapshot = _fetch(ref, (SIDECAR_FILE,), (), on_progress)
+    _require(snapshot, ref, None if (snapshot.path / SIDECAR_FILE).is_file() else SIDECAR_FILE)
+    return snapshot
+
+
+def _fetch(
+    ref: RepoRef, wanted: tuple[str, ...], unwanted: tuple[str, ...], on_progress: OnProgress | None
+) -> Snapshot:
+    cancel = Event()
+    bars = bar_class(str(ref), on_progress, cancel)
+
+    def download(local_files_only: bool = False) -> str:
+        return snapshot_download(
+            ref.repo,
+            revision=ref.revision,
+            allow_patterns=list(wanted),
+            ignore_patterns=list(unwanted),
+            tqdm_class=bars,
+            local_files_only=local_files_only,
+        )
+
+    try:
+        path = Path(interruptible(download, cancel))
+    except CONNECTION_ERRORS as error:
+        # The client looks into its cache when it cannot connect, but not when a connection breaks.
+        try:
+            path = Path(download(local_files_only=True))
+        except CLIENT_ERRORS:
+            raise translate(error, ref) from error
+    except CLIENT_ERRORS as error:
+        raise translate(error, ref) from error
+    return Snapshot(path, ref.repo, path.name)
+
+
+def _missing_from_model(folder: Path) -> str | None:
+    """The first file a model cannot do without and that is not there."""
+    if not (folder / CONFIG_FILE).is_file():
+        return CONFIG_FILE
+    index = folder / INDEX_FILE
+    if index.is_file():
+        return next((file for file in index_files(index) if not (folder / file).is_file()), None)
+    return None if any(folder.glob("*.safetensors")) else "safetensors weights"
+
+
+def _require(snapshot: Snapshot, ref: RepoRef, missing: str | None) -> None:
+    """Raise if a file is missing: from the repository, or only from a cache that nobody could complete."""
+    if missing is None:
+        return
+    try:
+        get_cached_repo_tree(ref.repo, revision=snapshot.sha)
+    except CachedRepoTreeNotFoundError:
+        # Without a listing of the repository the client takes any folder for complete.
+        raise HubUnreachable(
+            ref.repo, f"the Hub cannot be reached, and the copy in the cache lacks {missing}"
+        ) from None
+    raise HubError(ref.repo, f"the repository has no {missing}")

@@ -1,0 +1,40 @@
+"""MODEL on the command line → a folder on this disk, and the names under which the catalog may know it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from skulk_core.hub.model_card import base_models
+from skulk_core.hub.progress import OnProgress
+from skulk_core.hub.refs import DemoRef, FolderRef, RepoRef
+from skulk_core.hub.snapshot import fetch_model
+from skulk_core.runtime.resources import demo_folder
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A checkpoint on disk. `sha` is the Hub commit it is, empty for what did not come from the Hub."""
+
+    ref: DemoRef | FolderRef | RepoRef
+    folder: Path
+    sha: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.ref.repo}@{self.sha}" if isinstance(self.ref, RepoRef) else str(self.ref)
+
+    def names(self) -> tuple[str, ...]:
+        """Its own repository, then its base models, as cards state them. May ask the Hub."""
+        if isinstance(self.ref, RepoRef):
+            return (self.ref.repo, *base_models(self.ref).repos)
+        return base_models(self.folder).repos
+
+
+def locate_model(ref: DemoRef | FolderRef | RepoRef, on_progress: OnProgress | None = None) -> ModelSource:
+    """The checkpoint on disk, downloaded if it must be. Raises what `fetch_model` raises."""
+    match ref:
+        case DemoRef():
+            return ModelSource(ref, demo_folder())
+        case FolderRef(path):
+            return ModelSource(ref, path)
+        case RepoRef():
+            snapshot = fetch_model(ref, on_progress)
+            return ModelSource(ref, snapshot.path, snapshot.sha)

@@ -1,0 +1,161 @@
+"""The contract of a target: the trunk that decides every token, over the layers this host holds."""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from skulk_core.cache.base import CacheList, LayerCache
+from skulk_core.types import Conventions, LayerRange
+
+
+@dataclass(frozen=True)
+class Activations:
+    """``T`` consecutive rows between two layers.
+
+    ``tokens`` ``[T]`` travel along because some layers need them in every stage; ``position`` is the first row's;
+    ``h`` ``[T, H]`` (or ``[T, S, H]`` where a trunk carries several streams).
+    """
+
+    tokens: mx.array
+    position: int
+    h: mx.array
+
+    def __len__(self) -> int:
+        return int(self.tokens.shape[0])
+
+    def with_h(self, h: mx.array) -> "Activations":
+        """The same rows after some layers."""
+        return replace(self, h=h)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a head may read of ``T`` trunk rows: before and after the final norm, both ``[T, …]``."""
+
+    pre_norm: mx.array
+    post_norm: mx.array
+
+    def rows(self, start: int, end: int) -> "Hidden":
+        """Rows ``[start, end)``."""
+        return Hidden(self.pre_norm[start:end], self.post_norm[start:end])
+
+
+class Target(abc.ABC):
+    """A trunk, or a half-open range of its layers, built from an mlx-lm model.
+
+    Subclasses say how their family makes caches, runs a layer and builds the one extra layer of a head.
+    """
+
+    def __init__(self, model: nn.Module, layer_range: LayerRange | None = None) -> None:
+        self.model = model
+        self.num_layers = len(self.all_layers)
+        self.layer_range = layer_range or LayerRange(0, self.num_layers)
+        assert self.layer_range.end <= self.num_layers, f"{self.layer_range} of {self.num_layers} layers"
+        self.layers: Sequence[Any] = self.all_layers[self.layer_range.start : self.layer_range.end]
+
+    # what a family says of itself
+
+    @property
+    @abc.abstractmethod
+    def text_model(self) -> Any:
+        """The mlx-lm module with `args`, `model` (embedding, layers, norm) and, if untied, `lm_head`."""
+
+    @abc.abstractmethod
+    def make_layer_cache(self, layer: Any) -> LayerCache:
+        """An empty cache of the kind that ``layer`` needs."""
+
+    @abc.abstractmethod
+    def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
+        """One layer over ``h`` ``[1, T, H]``; feeds ``cache``."""
+
+    @abc.abstractmethod
+    def make_head_layer(self) -> Any:
+        """A new full-attention decoder layer of the trunk's kind, weights not loaded, for a head in its layout."""
+
+    @property
+    def released_conventions(self) -> Conventions | None:
+        """How this family's heads are wired in upstream releases; None where no release of it has a head."""
+        return None
+
+    @property
+    def split_points(self) -> tuple[int, ...]:
+        """Layer indices where a stage may begin."""
+        return tuple(range(1, self.num_layers))
+
+    # what all share
+
+    @property
+    def args(self) -> Any:
+        """mlx-lm's model arguments of the text part."""
+        return self.text_model.args
+
+    @property
+    def all_layers(self) -> Sequence[Any]:
+        """Every layer of the trunk, those of other hosts included."""
+        layers: Sequence[Any] = self.text_model.model.layers
+        return layers
+
+    @property
+    def hidden_size(self) -> int:
+        """``H``."""
+        return int(self.args.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """``V``."""
+        return int(self.args.vocab_size)
+
+    @property
+    def norm_eps(self) -> float:
+        """Epsilon of the trunk's final norm."""
+        return float(self.text_model.model.norm.eps)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Dtype of the activations."""
+        norm: mx.array = self.text_model.model.norm.weight
+        return norm.dtype
+
+    def make_caches(self) -> CacheList:
+        """Empty caches for this host's layers."""
+        return CacheList([self.make_layer_cache(layer) for layer in self.layers])
+
+    def embed_tokens(self, tokens: mx.array) -> mx.array:
+        """Embeddings ``[T, H]`` of ``tokens`` ``[T]``."""
+        embedded: mx.array = self.text_model.model.embed_tokens(tokens)
+        return embedded
+
+    def embed(self, tokens: mx.array, position: int) -> Activations:
+        """Rows entering layer 0, the first of them at ``position``."""
+        return Activations(tokens, position, self.embed_tokens(tokens))
+
+    def run(self, activations: Activations, caches: CacheList) -> Activations:
+        """Run this host's layers over ``activations``, before the final norm; every cache is fed the rows."""
+        width = len(activations)
+        masks: dict[object, Any] = {}
+        h = activations.h[None]
+        for layer, cache in zip(self.layers, caches, strict=True):
+            if cache.mask_key not in masks:
+                masks[cache.mask_key] = cache.mask(width)
+            h = self.run_layer(layer, h, cache, masks[cache.mask_key])
+        return activations.with_h(h[0])
+
+    def norm(self, h: mx.array) -> mx.array:
+        """The final norm over ``[T, H]``."""
+        normed: mx.array = self.text_model.model.norm(h)
+        return normed
+
+    def hidden(self, activations: Activations) -> Hidden:
+        """Both taps of the last layer's output."""
+        return Hidden(activations.h, self.norm(activations.h))
+
+    def logits(self, h: mx.array) -> mx.array:
+        """Logits ``[T, V]`` of post-norm ``h`` ``[T, H]``."""
+        text = self.text_model
+        head = text.model.embed_tokens.as_linear if self.args.tie_word_embeddings else text.lm_head
+        logits: mx.array = head(h)
+        return logits

@@ -1,0 +1,140 @@
+"""The gated delta rule over a pass of rows, and the state after any prefix of it.
+
+Notation of Yang et al. 2024 (Gated Delta Networks), per head: incoming state ``S_0`` ``[Dv, Dk]``, decays
+``g_t`` with cumulative products ``G_t``, keys ``k_t``, values ``v_t``, write gates ``beta_t``. The rule
+
+    S_t = g_t S_{t-1} + d_t k_t^T        d_t = beta_t (v_t - g_t S_{t-1} k_t)        y_t = S_t q_t
+
+unrolls to a unit lower triangular system for the writes ``d``:
+
+    d_t + beta_t sum_{i<t} (G_t / G_i) (k_i . k_t) d_i = beta_t (v_t - G_t S_0 k_t)
+    y_t = G_t S_0 q_t + sum_{i<=t} (G_t / G_i) (k_i . q_t) d_i
+
+so a pass costs a number of array operations that does not grow with its width (up to a chunk; longer passes add a
+few per chunk), and because ``d_t`` never depends on later rows, the state after ``n`` rows is one product of what
+the pass recorded (`cache.recurrent.OuterProductWrites`).
+
+Shapes: one sequence, ``Hk`` key heads, ``R`` value heads per key head, ``T`` rows. All arithmetic is float32.
+"""
+
+from functools import lru_cache
+
+import mlx.core as mx
+
+from skulk_core.cache.recurrent import OuterProductWrites
+
+# Rows solved as one triangular system. 64 keeps the [C, C] systems small against the [C, D] products at the head
+# sizes in use; the recurrence between chunks is sequential.
+CHUNK_ROWS = 64
+# Blocks inverted by products of their nilpotent part: its powers stay small enough not to cancel badly.
+_NILPOTENT_ROWS = 8
+
+
+def gated_delta_rule(
+    queries: mx.array, keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
+) -> tuple[mx.array, OuterProductWrites]:
+    """Outputs ``y`` ``[Hk, R, T, Dv]`` and the record of the pass.
+
+    ``queries``, ``keys`` ``[Hk, 1, T, Dk]`` already normalised and scaled; ``values`` ``[Hk, R, T, Dv]``;
+    ``log_decay`` (``log g_t``), ``beta`` ``[Hk, R, T]``; ``state`` ``[Hk, R, Dv, Dk]``.
+    """
+    if values.shape[-2] <= _NILPOTENT_ROWS:
+        return _short_pass(queries, keys, values, log_decay, beta, state)
+    return _chunked_pass(queries, keys, values, log_decay, beta, state)
+
+
+def _short_pass(
+    queries: mx.array, keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
+) -> tuple[mx.array, OuterProductWrites]:
+    rows = values.shape[-2]
+    total = mx.cumsum(log_decay, axis=-1) if rows > 1 else log_decay
+    both = mx.concatenate([queries, keys], axis=-2)
+    from_state = both @ state.swapaxes(-1, -2)
+    products = both @ keys.swapaxes(-1, -2)
+    inclusive, strict = _causal(rows)
+    decay = mx.exp(total)[..., None]
+    ratio = mx.exp(total[..., None] - total[..., None, :] + inclusive)
+    beta = beta[..., None]
+    # [T, 1] systems need no solve: the write is the right side
+    writes = beta * (values - decay * from_state[..., rows:, :])
+    if rows > 1:
+        writes = _solve(beta * products[..., rows:, :] * ratio * strict, writes)
+    outputs = decay * from_state[..., :rows, :] + (products[..., :rows, :] * ratio) @ writes
+    return outputs, OuterProductWrites(state, total, writes, keys)
+
+
+def _chunked_pass(
+    queries: mx.array, keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
+) -> tuple[mx.array, OuterProductWrites]:
+    rows = values.shape[-2]
+    size = min(CHUNK_ROWS, 1 << (rows - 1).bit_length())
+    chunks = -(-rows // size)
+    padding = chunks * size - rows
+
+    def split(x: mx.array) -> mx.array:
+        # rows of zero keys and zero beta write nothing, rows of zero log-decay fade nothing
+        if padding:
+            x = mx.pad(x, [(0, 0), (0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 3))
+        return x.reshape(*x.shape[:2], chunks, size, *x.shape[3:])
+
+    q, k, v, beta = split(queries), split(keys), split(values), split(beta)[..., None]
+    within = mx.cumsum(split(log_decay), axis=-1)
+    inclusive, strict = _causal(size)
+    decay = mx.exp(within)[..., None]
+    ratio = mx.exp(within[..., None] - within[..., None, :] + inclusive)
+    keys_t = k.swapaxes(-1, -2)
+    inverse = _unit_lower_inverse(beta * (k @ keys_t) * ratio * strict)
+    # writes of a chunk = fresh - stale @ S^T, with S the state it starts from
+    fresh = inverse @ (beta * v)
+    stale = inverse @ (beta * decay * k)
+    fade = ratio[..., -1, :, None]
+    written = k * fade if fade.shape[1] == 1 else fade * k
+    last = decay[..., -1:, :]
+
+    starts, writes = [], []
+    for c in range(chunks):
+        starts.append(state)
+        wrote = fresh[:, :, c] - stale[:, :, c] @ state.swapaxes(-1, -2)
+        writes.append(wrote)
+        state = last[:, :, c] * state + wrote.swapaxes(-1, -2) @ written[:, :, c]
+    d = mx.stack(writes, axis=2)
+    outputs = (decay * q) @ mx.stack(starts, axis=2).swapaxes(-1, -2) + ((q @ keys_t) * ratio) @ d
+
+    def join(x: mx.array) -> mx.array:
+        return x.reshape(*x.shape[:2], chunks * size, *x.shape[4:])[:, :, :rows]
+
+    record = OuterProductWrites(starts[0], mx.cumsum(log_decay, axis=-1), join(d), keys, final=state)
+    return join(outputs), record
+
+
+@lru_cache(maxsize=16)
+def _causal(num_rows: int) -> tuple[mx.array, mx.array]:
+    """(0 where i <= t else -inf, 1 where i < t else 0), both ``[T, T]``."""
+    rows = mx.arange(num_rows)
+    inclusive = mx.where(rows[None, :] <= rows[:, None], mx.array(0.0), mx.array(-mx.inf))
+    strict = (rows[None, :] < rows[:, None]).astype(mx.float32)
+    mx.eval(inclusive, strict)
+    return inclusive, strict
+
+
+def _solve(lower: mx.array, right: mx.array) -> mx.array:
+    """``(I + lower)^-1 right`` for a strictly lower matrix of at most ``_NILPOTENT_ROWS`` rows."""
+    # (I + L)^-1 = ... (I + L^4)(I + L^2)(I - L), because L^T = 0
+    solution, power, exponent = right - lower @ right, lower, 2
+    while exponent < lower.shape[-1]:
+        power = power @ power
+        solution = solution + power @ solution
+        exponent *= 2
+    return solution
+
+
+def _unit_lower_inverse(lower: mx.array) -> mx.array:
+    """``(I + lower)^-1`` of strictly lower ``[..., T, T]``, T a power of two, by halves."""
+    rows = lower.shape[-1]
+    if rows <= _NILPOTENT_ROWS:
+        return _solve(lower, mx.broadcast_to(mx.eye(rows), lower.shape))
+    half = rows // 2
+    above, below = _unit_lower_inverse(mx.stack([lower[..., :half, :half], lower[..., half:, half:]]))
+    corner = -(below @ (lower[..., half:, :half] @ above))
+    top = mx.concatenate([above, mx.zeros_like(above)], axis=-1)
+    return mx.concatenate([top, mx.concatenate([corner, below], axis=-1)], axis=-2)

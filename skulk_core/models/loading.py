@@ -1,0 +1,132 @@
+"""From a checkpoint folder to a target and its tokenizer, through mlx-lm's own loaders."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map_with_path
+from mlx_lm.utils import load_model, load_tokenizer
+
+from skulk_core.errors import FileError, OptionError, UnsupportedModel
+from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
+from skulk_core.models.base import Target
+from skulk_core.models.registry import make_target, supported_types
+from skulk_core.types import LayerRange
+
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint ready to decode.
+
+    ``config`` is mlx-lm's reading of `config.json` with `generation_config.json`; ``tokenizer`` mlx-lm's wrapper;
+    ``headers`` what the checkpoint's files declare, the head it may carry included.
+    """
+
+    target: Target
+    tokenizer: Any
+    config: Mapping[str, Any]
+    headers: CheckpointHeaders
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Positions the model was made for, None where its configuration does not say."""
+        limit = text_config(self.config).get("max_position_embeddings")
+        return limit if isinstance(limit, int) else None
+
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """mlx-lm's quantisation settings of the trunk, None where it is not quantised."""
+        found = self.config.get("quantization")
+        return found if isinstance(found, Mapping) else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights this host holds."""
+        return sum(array.nbytes for array in held_weights(self.target))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a configuration that describes the text model."""
+    nested = config.get("text_config")
+    return nested if isinstance(nested, Mapping) else config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint. Raises `FileError`."""
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(file, "no such file; a model is a folder with config.json and *.safetensors") from None
+    except OSError as error:
+        raise FileError(file, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise FileError(file, f"not valid JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise FileError(file, "names no model_type")
+    return config
+
+
+def load(folder: Path, dtype: str = "checkpoint", layer_range: LayerRange | None = None) -> LoadedModel:
+    """Load the layers ``layer_range`` of the checkpoint in ``folder``; others are never read.
+
+    ``dtype`` is the dtype of activations and unquantised weights: a key of `DTYPES`, or `checkpoint` for what the
+    files hold. Raises `FileError`, `UnsupportedModel`, `OptionError`.
+    """
+    model_type = read_config(folder)["model_type"]
+    headers = read_checkpoint_headers(folder)
+    try:
+        model, config = load_model(folder, lazy=True)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        # mlx-lm says this of a type it has no module for; everything else is about the files
+        if "not supported" in str(error) and model_type in str(error):
+            raise UnsupportedModel(model_type, supported_types()) from error
+        raise FileError(folder, f"mlx-lm cannot load it: {error}") from error
+    target = make_target(model, layer_range)
+    if dtype != "checkpoint":
+        if dtype not in DTYPES:
+            raise OptionError("--dtype", dtype, f"not one of auto, {', '.join(DTYPES)}")
+        cast(model, DTYPES[dtype])
+    mx.eval(held_weights(target))
+    return LoadedModel(target, _tokenizer(folder, config), config, headers)
+
+
+def cast(model: Any, dtype: mx.Dtype) -> None:
+    """Cast floating-point weights, quantisation scales included, but those the family keeps (`cast_predicate`)."""
+    owner = getattr(model, "language_model", model)
+    wanted = getattr(owner, "cast_predicate", None) or (lambda path: True)
+
+    def convert(path: str, array: mx.array) -> mx.array:
+        return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) and wanted(path) else array
+
+    model.update(tree_map_with_path(convert, model.parameters()))
+
+
+def held_weights(target: Target) -> list[mx.array]:
+    """The weights of this host's layers; the embedding where rows enter, norm and LM head where they leave.
+
+    The last host drafts, so it embeds too.
+    """
+    first, last = target.layer_range.start == 0, target.layer_range.end == target.num_layers
+    text = target.text_model
+    modules = [*target.layers]
+    if first or last:
+        modules.append(text.model.embed_tokens)
+    if last:
+        modules.append(text.model.norm)
+        if not target.args.tie_word_embeddings:
+            modules.append(text.lm_head)
+    return [array for module in modules for _, array in tree_flatten(module.parameters())]
+
+
+def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Any:
+    stops = config.get("eos_token_id", text_config(config).get("eos_token_id"))
+    try:
+        return load_tokenizer(folder, eos_token_ids=stops)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise FileError(folder, f"no usable tokenizer: {error}") from error

