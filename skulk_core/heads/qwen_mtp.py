@@ -73,7 +73,8 @@ class QwenMtpHead(DraftHead):
         if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
             halves.reverse()
         z = module.fc(mx.concatenate(halves, axis=-1))[None]
-        return self._target.run_layer(module.layers[0], z, self._cache, self._cache.mask(tokens.shape[0]))[0]
+        mask = self._cache.mask(tokens.shape[0])
+        return self._target.run_layer(module.layers[0], z, self._cache, mask).squeeze(0)
 
     def arrays(self) -> list[mx.array]:
         return self._cache.arrays() + ([] if self._last is None else [self._last])

@@ -67,30 +67,34 @@ def base_models(start: Path | RepoRef, max_steps: int = MAX_STEPS) -> Chain:
     The folder's own card is read from disk, every further card from the Hub.
     """
     if isinstance(start, Path):
-        name, seen, card = CARD_FILE, set[str](), _card_on_disk(start)
+        name, card = CARD_FILE, _card_on_disk(start)
     else:
-        name, seen, card = start.repo, {start.repo.lower()}, _card_on_hub(start)
+        name, card = start.repo, _card_on_hub(start)
     steps: list[Step] = []
     endings: list[str] = []
-    waiting = [(name, card)]
-    hub_answers = True
-    while waiting:
-        name, card = waiting.pop(0)
+    seen = {name.lower()}
+    waiting: list[str] = []
+    while True:
         if isinstance(card, _NoCard):
             endings.append(card.reason)
-            hub_answers = hub_answers and not card.hub_is_away
-            continue
-        if not card.bases:
+            if card.hub_is_away:
+                break
+        elif not card.bases:
             endings.append(f"{name} names no base model")
-        for base in card.bases:
-            if base.lower() in seen:
-                endings.append(f"{name} names {base} again")
-            elif len(steps) == max_steps:
-                return Chain(tuple(steps), f"stopped after {max_steps} models")
-            else:
+        else:
+            for base in card.bases:
+                if base.lower() in seen:
+                    endings.append(f"{name} names {base} again")
+                    continue
+                if len(steps) == max_steps:
+                    return Chain(tuple(steps), f"stopped after {max_steps} models")
                 seen.add(base.lower())
                 steps.append(Step(base, f"base_model of {name}{card.relation}"))
-                waiting.append((base, _card_on_hub(RepoRef(base)) if hub_answers else _AWAY))
+                waiting.append(base)
+        if not waiting:
+            break
+        name = waiting.pop(0)
+        card = _card_on_hub(RepoRef(name))
     return Chain(tuple(steps), endings[0])
 
 

@@ -6,8 +6,9 @@ waits for its worker threads, and they call nothing else of ours.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event, RLock
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Event, RLock, Thread
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -41,15 +42,26 @@ def bar_class(description: str, on_progress: OnProgress | None, cancel: Event) -
 
 
 def interruptible(work: Callable[[], _R], cancel: Event) -> _R:
-    """Run `work`, a download, in a thread and wait. On Ctrl-C, stop the download, wait for it to clean up, and go on."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        running = pool.submit(work)
+    """Run the download `work` in a thread and wait for it. Ctrl-C stops it, lets it clean up and is then raised."""
+    outcome: Future[_R] = Future()
+
+    def run() -> None:
         try:
-            return running.result()
-        except KeyboardInterrupt:
-            cancel.set()
-            abort_xet_session()  # the client's other transport, which takes no exception from a progress bar
-            raise
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits, whatever it is
+            outcome.set_exception(error)
+
+    thread = Thread(target=run, name="download")
+    try:
+        thread.start()
+        return outcome.result()
+    except KeyboardInterrupt:
+        cancel.set()
+        # The client's other transport takes no exception from a progress bar.
+        abort_xet_session()  # type: ignore[no-untyped-call]
+        with suppress(RuntimeError):  # Ctrl-C may come before the thread runs; then there is nothing to wait for
+            thread.join()
+        raise
 
 
 class _Bar:

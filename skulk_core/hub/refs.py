@@ -87,11 +87,11 @@ def parse_sidecar(text: str) -> FileRef | RepoRef:
         return FileRef(file)
     if os.path.exists(path):
         return FileRef(Path(path))
+    if _looks_like_a_path(text) or text.endswith(".safetensors"):
+        raise OptionError("--sidecar", text, "no such file or folder")
     ref = _parse_repo(text)
     if isinstance(ref, RepoRef):
         return ref
-    if _looks_like_a_path(text) or text.endswith(".safetensors"):
-        raise OptionError("--sidecar", text, "no such file or folder")
     raise OptionError("--sidecar", text, ref)
 
 
@@ -111,6 +111,8 @@ def _parse_repo(text: str) -> RepoRef | str:
 
 def _looks_like_a_path(text: str) -> bool:
     # Revisions may hold slashes (refs/pr/1), so only what stands before the @ counts.
+    if _ADDRESS.match(text):
+        return False
     return text.startswith((".", "/", "~")) or text.endswith("/") or text.partition("@")[0].count("/") > 1
 
 
@@ -118,8 +120,6 @@ def _why_not_a_model(text: str) -> str:
     """A better reason than "no repository", where the text gives one; else empty."""
     if not text:
         return "the name is empty"
-    if _ADDRESS.match(text):
-        return ""
     if _looks_like_a_path(text):
         return "the folder does not exist"
     if "/" in text:

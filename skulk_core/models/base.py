@@ -142,7 +142,8 @@ class Target(abc.ABC):
             if cache.mask_key not in masks:
                 masks[cache.mask_key] = cache.mask(width)
             h = self.run_layer(layer, h, cache, masks[cache.mask_key])
-        return activations.with_h(h[0])
+        # squeezed, not indexed: an index is a gather
+        return activations.with_h(h.squeeze(0))
 
     def norm(self, h: mx.array) -> mx.array:
         """The final norm over ``[T, H]``."""

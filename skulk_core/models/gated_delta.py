@@ -22,6 +22,7 @@ from functools import lru_cache
 import mlx.core as mx
 
 from skulk_core.cache.recurrent import OuterProductWrites
+from skulk_core.models.elementwise import exp
 
 # Rows solved as one triangular system. 64 keeps the [C, C] systems small against the [C, D] products at the head
 # sizes in use; the recurrence between chunks is sequential.
@@ -31,40 +32,51 @@ _NILPOTENT_ROWS = 8
 
 
 def gated_delta_rule(
-    queries: mx.array, keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
+    queries_keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
 ) -> tuple[mx.array, OuterProductWrites]:
     """Outputs ``y`` ``[Hk, R, T, Dv]`` and the record of the pass.
 
-    ``queries``, ``keys`` ``[Hk, 1, T, Dk]`` already normalised and scaled; ``values`` ``[Hk, R, T, Dv]``;
-    ``log_decay`` (``log g_t``), ``beta`` ``[Hk, R, T]``; ``state`` ``[Hk, R, Dv, Dk]``.
+    ``queries_keys`` ``[Hk, 1, 2 T, Dk]``: the T queries, then the T keys, already normalised and scaled; ``values``
+    ``[Hk, R, T, Dv]``; ``log_decay`` (``log g_t``), ``beta`` ``[Hk, R, T]``; ``state`` ``[Hk, R, Dv, Dk]``.
     """
-    if values.shape[-2] <= _NILPOTENT_ROWS:
-        return _short_pass(queries, keys, values, log_decay, beta, state)
-    return _chunked_pass(queries, keys, values, log_decay, beta, state)
+    rows = values.shape[-2]
+    if rows == 1:
+        return _one_row(queries_keys, values, log_decay, beta, state)
+    if rows <= _NILPOTENT_ROWS:
+        return _short_pass(queries_keys, values, log_decay, beta, state)
+    return _chunked_pass(queries_keys, values, log_decay, beta, state)
+
+
+def _one_row(
+    queries_keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
+) -> tuple[mx.array, OuterProductWrites]:
+    query, key = mx.split(queries_keys, 2, axis=-2)
+    read, recalled = mx.split(exp(log_decay)[..., None] * (queries_keys @ state.swapaxes(-1, -2)), 2, axis=-2)
+    writes = beta[..., None] * (values - recalled)
+    outputs = read + (query * key).sum(axis=-1, keepdims=True) * writes
+    return outputs, OuterProductWrites(state, log_decay, writes, key)
 
 
 def _short_pass(
-    queries: mx.array, keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
+    queries_keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
 ) -> tuple[mx.array, OuterProductWrites]:
     rows = values.shape[-2]
-    total = mx.cumsum(log_decay, axis=-1) if rows > 1 else log_decay
-    both = mx.concatenate([queries, keys], axis=-2)
-    from_state = both @ state.swapaxes(-1, -2)
-    products = both @ keys.swapaxes(-1, -2)
+    total = mx.cumsum(log_decay, axis=-1)
+    keys = queries_keys[..., rows:, :]
+    from_state = queries_keys @ state.swapaxes(-1, -2)
+    products = queries_keys @ keys.swapaxes(-1, -2)
     inclusive, strict = _causal(rows)
-    decay = mx.exp(total)[..., None]
-    ratio = mx.exp(total[..., None] - total[..., None, :] + inclusive)
+    decay = exp(total)[..., None]
+    ratio = exp(total[..., None] - total[..., None, :] + inclusive)
     beta = beta[..., None]
-    # [T, 1] systems need no solve: the write is the right side
-    writes = beta * (values - decay * from_state[..., rows:, :])
-    if rows > 1:
-        writes = _solve(beta * products[..., rows:, :] * ratio * strict, writes)
+    lower = beta * products[..., rows:, :] * ratio * strict
+    writes = _solve(lower, beta * (values - decay * from_state[..., rows:, :]))
     outputs = decay * from_state[..., :rows, :] + (products[..., :rows, :] * ratio) @ writes
     return outputs, OuterProductWrites(state, total, writes, keys)
 
 
 def _chunked_pass(
-    queries: mx.array, keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
+    queries_keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
 ) -> tuple[mx.array, OuterProductWrites]:
     rows = values.shape[-2]
     size = min(CHUNK_ROWS, 1 << (rows - 1).bit_length())
@@ -77,11 +89,12 @@ def _chunked_pass(
             x = mx.pad(x, [(0, 0), (0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 3))
         return x.reshape(*x.shape[:2], chunks, size, *x.shape[3:])
 
+    queries, keys = mx.split(queries_keys, 2, axis=-2)
     q, k, v, beta = split(queries), split(keys), split(values), split(beta)[..., None]
     within = mx.cumsum(split(log_decay), axis=-1)
     inclusive, strict = _causal(size)
-    decay = mx.exp(within)[..., None]
-    ratio = mx.exp(within[..., None] - within[..., None, :] + inclusive)
+    decay = exp(within)[..., None]
+    ratio = exp(within[..., None] - within[..., None, :] + inclusive)
     keys_t = k.swapaxes(-1, -2)
     inverse = _unit_lower_inverse(beta * (k @ keys_t) * ratio * strict)
     # writes of a chunk = fresh - stale @ S^T, with S the state it starts from

@@ -4,17 +4,31 @@ import abc
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.recurrent import RecurrentCache
 from skulk_core.models.base import Target
-from skulk_core.models.gdn_layer import Projections, run_gated_delta
-from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
+from skulk_core.models.elementwise import silu
+from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections
+from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
+
+
+def run_mlp(mlp: Any, x: mx.array) -> mx.array:
+    """A dense or sparse MLP of the family over ``[1, T, H]``."""
+    if isinstance(mlp, Qwen3NextMLP):
+        out: mx.array = mlp.down_proj(silu(mlp.gate_proj(x)) * mlp.up_proj(x))
+        return out
+    return mlp(x)
 
 
 class HybridTarget(Target):
     """A trunk whose layers are gated delta nets (``is_linear``) or gated full attention."""
+
+    def __init__(self, model: Any, layer_range: LayerRange | None = None) -> None:
+        super().__init__(model, layer_range)
+        self._gated_delta: dict[int, GatedDeltaLayer] = {}
 
     @abc.abstractmethod
     def project(self, module: Any, x: mx.array) -> Projections:
@@ -35,11 +49,14 @@ class HybridTarget(Target):
 
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
         if not isinstance(cache, RecurrentCache):
-            out: mx.array = layer(h, mask, cache)
-            return out
-        projections = self.project(layer.linear_attn, layer.input_layernorm(h))
-        h = h + run_gated_delta(layer.linear_attn, projections, cache)
-        return h + layer.mlp(layer.post_attention_layernorm(h))
+            h = h + layer.self_attn(layer.input_layernorm(h), mask, cache)
+            return h + run_mlp(layer.mlp, layer.post_attention_layernorm(h))
+        gated_delta = self._gated_delta.get(id(layer))
+        if gated_delta is None:
+            # not before the first pass: by then the weights have their final dtype
+            gated_delta = self._gated_delta[id(layer)] = GatedDeltaLayer(layer.linear_attn)
+        h = h + gated_delta(self.project(layer.linear_attn, layer.input_layernorm(h)), cache)
+        return h + run_mlp(layer.mlp, layer.post_attention_layernorm(h))
 
     def make_head_layer(self) -> Any:
         # the layer index decides the kind: the last of an interval is full attention

@@ -84,12 +84,19 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def compiler_available() -> bool:
-    """Whether `g++` is on the path: with it MLX's CPU build compiles fused kernels at first use.
+def compiler_path() -> Path | None:
+    """The `g++` with which MLX's CPU build compiles fused kernels at first use, into ``$TMPDIR/mlx/VERSION/cpu``.
 
-    They are kept in ``$TMPDIR/mlx/VERSION/cpu``. Without it MLX evaluates the same operations one by one.
+    Without one MLX evaluates the same operations one by one, with the same tokens. Measured with the demo model on a
+    2-core virtual machine: 8 kernels, 7 s once, then 8.8 ms a token against 10.4.
     """
-    return shutil.which("g++") is not None
+    found = shutil.which("g++")
+    return None if found is None else Path(found)
+
+
+def compiler_available() -> bool:
+    """Whether MLX's CPU build can compile fused kernels."""
+    return compiler_path() is not None
 
 
 def _host_memory() -> tuple[int, int]:

@@ -103,7 +103,7 @@ def _blas_finding(choice: BlasChoice) -> Finding:
     if choice.name == blas.REFERENCE:
         return Finding("BLAS", value, False, _blas_advice(choice))
     faster = _install_command("blis")
-    if choice.name != "blis" and faster is not None:
+    if choice.name in ("scipy-openblas", "openblas") and faster is not None:
         return Finding("BLAS", value, True, f"{faster} (BLIS decodes faster)")
     return Finding("BLAS", value, True)
 
@@ -149,10 +149,11 @@ def _probe(choice: str | None) -> float:
 
 
 def _compiler_finding() -> Finding:
-    if device.compiler_available():
-        return Finding("compiler", shutil.which("g++") or "g++", True)
-    command = _install_command("g++") or "install g++ with your system's packages"
-    return Finding("compiler", "none: MLX runs small operations one by one", False, command)
+    path = device.compiler_path()
+    if path is not None:
+        return Finding("compiler", str(path), True)
+    command = _install_command("g++") or "install g++ with the packages of your system"
+    return Finding("compiler", "none", True, f"{command} (fused operations decode a little faster)")
 
 
 def _memory_finding(facts: DeviceFacts) -> Finding:

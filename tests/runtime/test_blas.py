@@ -83,6 +83,16 @@ def test_a_library_that_cannot_be_used_is_recorded_and_not_replaced(
     assert reason in found["skipped"][choice]
 
 
+def test_without_a_blas_of_the_system_the_packaged_one_is_used(run_python: RunPython) -> None:
+    code = """
+from skulk_core.runtime import blas
+blas._SONAMES["blis"] = ("libnowhere.so",)
+choice = blas.prepare()
+print(choice.name, *(skipped.name for skipped in choice.skipped))
+"""
+    assert run_python(code, PATH="/usr/bin:/bin").stdout == "scipy-openblas blis\n"
+
+
 def test_a_blas_already_in_the_process_stays(run_python: RunPython, tmp_path: Path) -> None:
     own = report(run_python, SKULK_BLAS="scipy-openblas")["path"]
     found, bound = report_with_bindings(run_python, tmp_path, LD_PRELOAD=own)
