@@ -34,7 +34,8 @@ class AttentionCache(LayerCache):
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
         """Committed rows ``[1, Hkv, rows, D]``, for heads that read the target's own K/V."""
-        return self._kv.keys[..., : self.rows, :], self._kv.values[..., : self.rows, :]
+        keys, values = self.arrays()
+        return keys[..., : self.rows, :], values[..., : self.rows, :]
 
     def _keep(self, num_rows: int) -> None:
         self._kv.offset = self.rows + num_rows

@@ -63,7 +63,7 @@ class Decoder:
         self._start()
         self.stats.draft_depth, self.stats.prompt_tokens = depth, len(prompt)
         began = time.perf_counter()
-        tokens = mx.array(prompt, mx.int32)
+        tokens = mx.array(list(prompt), mx.int32)
         for start in range(0, len(prompt), PREFILL_ROWS):
             end = min(start + PREFILL_ROWS, len(prompt))
             hidden = self._feed(tokens[start:end])
@@ -78,7 +78,7 @@ class Decoder:
                 progress(end, len(prompt))
         mx.clear_cache()
         self.stats.prefill_s = time.perf_counter() - began
-        return int(self._bonus.item())
+        return _integers(self._bonus)[0]
 
     def rounds(self, max_tokens: int, stop_tokens: frozenset[int] = frozenset()) -> Iterator[Round]:
         """Rounds after `prefill` until ``max_tokens`` more tokens or a stop token, which is the last one emitted.
@@ -136,10 +136,8 @@ class Decoder:
         """Wait for a pass: drafts accepted, and the tokens it emits."""
         acceptance = flight.acceptance
         self._wait(acceptance.num_accepted, acceptance.tokens)
-        accepted = int(acceptance.num_accepted.item())
-        tokens = acceptance.tokens.tolist()
-        assert isinstance(tokens, list)
-        return accepted, [int(str(token)) for token in tokens[: accepted + 1]]
+        accepted = _integers(acceptance.num_accepted[None])[0]
+        return accepted, _integers(acceptance.tokens)[: accepted + 1]
 
     def _take(self, flight: _Flight, num_rows: int) -> None:
         """Commit the first ``num_rows`` rows of a pass; its last token becomes the bonus token."""
@@ -165,3 +163,9 @@ def _until_stop(tokens: list[int], stop_tokens: frozenset[int]) -> list[int]:
         if token in stop_tokens:
             return tokens[: index + 1]
     return tokens
+
+
+def _integers(array: mx.array) -> list[int]:
+    """The values of an evaluated ``[n]`` array."""
+    values: list[int] = array.tolist()  # type: ignore[assignment]
+    return values

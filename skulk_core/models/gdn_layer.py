@@ -75,7 +75,8 @@ class GatedDeltaLayer:
         taps, channels = self._taps.shape
         rows = conv_input.shape[1] - taps + 1
         windows = mx.as_strided(conv_input, (rows, taps, channels), (channels, channels, 1))
-        return (windows * self._taps).sum(axis=1)
+        out: mx.array = (windows * self._taps).sum(axis=1)
+        return out
 
     def _by_rule(self, inputs: "_PassInputs") -> tuple[mx.array, OuterProductWrites]:
         """Outputs ``[1, T, Hv, Dv]`` and the record, by the closed form."""

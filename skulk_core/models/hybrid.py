@@ -17,10 +17,9 @@ from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, Laye
 
 def run_mlp(mlp: Any, x: mx.array) -> mx.array:
     """A dense or sparse MLP of the family over ``[1, T, H]``."""
-    if isinstance(mlp, Qwen3NextMLP):
-        out: mx.array = mlp.down_proj(silu(mlp.gate_proj(x)) * mlp.up_proj(x))
-        return out
-    return mlp(x)
+    dense = isinstance(mlp, Qwen3NextMLP)
+    out: mx.array = mlp.down_proj(silu(mlp.gate_proj(x)) * mlp.up_proj(x)) if dense else mlp(x)
+    return out
 
 
 class HybridTarget(Target):

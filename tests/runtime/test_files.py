@@ -26,7 +26,6 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_checkout_has_its_files_at_the_top() -> None:
     root = Path(__file__).resolve().parents[2]
     assert resources.catalog_path() == root / "catalog.yaml"
-    assert resources.templates_folder() == root / "templates"
 
 
 def test_an_installation_uses_its_own_files(installation: Path) -> None:
