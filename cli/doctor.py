@@ -5,13 +5,15 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.errors import guarded
+from cli.render import out, show
 from skulk_core.runtime.doctor import Finding, Report, examine
 
 
+@guarded
 def doctor_command(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
@@ -21,9 +23,9 @@ def doctor_command(
     """
     report = examine()
     if json_output:
-        typer.echo(json.dumps({"ok": report.ok, "findings": [asdict(finding) for finding in report.findings]}))
+        out(json.dumps({"ok": report.ok, "findings": [asdict(finding) for finding in report.findings]}) + "\n")
     else:
-        Console().print(_table(report))
+        show(_table(report))
     if not report.ok:
         raise typer.Exit(1)
 

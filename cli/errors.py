@@ -1,22 +1,16 @@
 """Typed error → what to do next and the exit code; the one place where a program of ours catches errors."""
 
 import functools
-import os
-import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
 import typer
 
+from cli.program import EXIT_CLOSED_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, abandon_stdout
 from cli.render import say_error
 from skulk_core import errors
 
 P = ParamSpec("P")
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-EXIT_CLOSED_PIPE = 141
 
 # The most particular type that fits is used: tip (formatted with the error as `e`), exit code.
 _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
@@ -38,6 +32,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
     errors.RevisionNotFound: ("Use a branch, tag or commit that the repository has.", EXIT_FAILED),
     errors.FileError: ("Check the path, or download the file again.", EXIT_FAILED),
     errors.FormatError: ("Correct the file at the place named, or remove it.", EXIT_FAILED),
+    errors.OutputError: ("Free some space, or write the output somewhere else.", EXIT_FAILED),
     errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
     errors.NoDraftHead: (
         "Give one with --sidecar PATH|REPO, or decode without speculation: --draft-depth 0 or --allow-plain.",
@@ -62,8 +57,9 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-            sys.stdout.flush()
         except errors.SkulkError as error:
+            if isinstance(error, errors.OutputError):
+                abandon_stdout()
             tip, code = advice(error)
             say_error(str(error), tip)
             raise typer.Exit(code) from error
@@ -71,8 +67,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             say_error("interrupted", "")
             raise typer.Exit(EXIT_INTERRUPTED) from interrupt
         except BrokenPipeError as closed:
-            # the reader has gone; what Python still holds must go nowhere, or its exit complains
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            abandon_stdout()
             raise typer.Exit(EXIT_CLOSED_PIPE) from closed
         except RuntimeError as error:
             memory = as_out_of_memory(error)

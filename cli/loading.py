@@ -1,6 +1,7 @@
 """Model and head for a command, with progress: the part that `run` and `bench` share."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from cli.options import read_conventions
@@ -53,6 +54,8 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
     sidecar = None if choice.sidecar is None else parse_sidecar(choice.sidecar)
     catalog = Catalog.load(catalog_path(), config_dir() / "catalog.yaml")
     load_mlx()
+    # a prompt that is too long, for one, is told of by us
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
     from skulk_core.heads.finding import HeadFound, NoHead, find_head
     from skulk_core.heads.loading import load_head
@@ -79,7 +82,8 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
             raise
         return Loaded(source, model, None, None, 0, f"the draft head cannot be used: {error}")
     reporter.detail(f"head: {found.name} ({found.because}), {head.nbytes / 1e6:,.1f} MB, precision {head.precision}")
-    reporter.detail(f"conventions from {head.conventions_from}: {head.conventions}")
+    conventions = ", ".join(f"{name} {value}" for name, value in asdict(head.conventions).items())
+    reporter.detail(f"conventions from {head.conventions_from}: {conventions}")
     depth = next(d for d in (choice.depth, found.default_depth, DEFAULT_DEPTH) if d is not None)
     if depth == 0:
         return Loaded(source, model, None, None, 0, "the catalog says that this model decodes faster without")

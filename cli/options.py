@@ -1,6 +1,6 @@
 """Option types used by more than one command."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -8,23 +8,34 @@ from skulk_core.errors import OptionError
 from skulk_core.formats.suggest import near_miss
 from skulk_core.types import CONVENTION_NAMES, ChainTap, ConcatOrder, HiddenTap, PositionRule
 
-Model = Annotated[str, typer.Argument(help="`demo`, a checkpoint folder, or a Hub repository OWNER/NAME[@REVISION].")]
+# Help texts are rich markup, in which what stands in brackets would be a style.
+Model = Annotated[
+    str, typer.Argument(help="`demo`, a checkpoint folder, or a Hub repository: OWNER/NAME or OWNER/NAME@REVISION.")
+]
 Sidecar = Annotated[
     str | None,
-    typer.Option("--sidecar", metavar="PATH|REPO[@REV]", help="The draft head's file, folder or repository."),
-]
-Dtype = Annotated[
-    str,
     typer.Option(
+        "--sidecar",
+        metavar="PATH|REPO[@REV]",
+        help="The draft head's file, folder or repository. Default: the head that the checkpoint carries, else the one "
+        "that the catalog lists for the model or its base.",
+    ),
+]
+# What may be said is what the core offers, written again here because the core's own lists import MLX.
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(
+        metavar="TYPE",
         help="Activations and unquantised weights: auto, float32, bfloat16, float16. auto is float32 on a Linux CPU, "
-        "elsewhere what the checkpoint holds."
+        "elsewhere what the checkpoint holds.",
     ),
 ]
 HeadPrecision = Annotated[
-    str,
+    Literal["auto", "trunk", "float32", "bfloat16", "float16", "8bit", "4bit"],
     typer.Option(
+        metavar="PRECISION",
         help="The draft head: auto, trunk (as the model), float32, bfloat16, float16, 8bit, 4bit. Changes speed and "
-        "acceptance, never the text."
+        "acceptance, never the text.",
     ),
 ]
 Convention = Annotated[
@@ -32,9 +43,8 @@ Convention = Annotated[
     typer.Option(
         "--convention",
         metavar="NAME=VALUE",
-        help="How a head without metadata is wired; may be given more than once. Names: "
-        + ", ".join(CONVENTION_NAMES)
-        + ".",
+        help="How the head is wired, against what is known of it; may be given more than once. Default: as its file, "
+        f"the catalog or its family says. Names: {', '.join(CONVENTION_NAMES)}.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead.")]
@@ -67,6 +77,25 @@ def read_conventions(pairs: list[str] | None) -> dict[str, object]:
                 raise OptionError("--convention", pair, f"not one of {', '.join(choices)}")
             out[name] = choices(value)
     return out
+
+
+def read_stops(texts: list[str] | None) -> tuple[str, ...]:
+    """Stop strings that can occur in an answer. Raises `OptionError`."""
+    for text in texts or []:
+        if not text:
+            raise OptionError("--stop", '""', "an empty text ends everything")
+        if not is_utf8(text):
+            raise OptionError("--stop", text, "not UTF-8 text")
+    return tuple(texts or ())
+
+
+def is_utf8(argument: str) -> bool:
+    """Whether an argument was UTF-8; Python decodes any bytes, and marks those that are not."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def at_least(option: str, value: int | None, least: int) -> None:

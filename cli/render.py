@@ -1,29 +1,73 @@
-"""Everything a person sees that is not the answer itself: progress, messages, the line of figures. All on stderr."""
+"""What a person sees: the answer, data and tables on stdout; progress, messages and the line of figures on stderr."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from skulk_core.errors import OutputError
 
 if TYPE_CHECKING:
     from skulk_core.decode.stats import Stats
 
-_stderr = Console(stderr=True, highlight=False)
+
+class _Stderr(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would close stdout here; that nobody reads our messages is no reason to lose the answer."""
+        self.quiet = True
+
+
+_stderr = _Stderr(stderr=True, highlight=False)
+
+
+def out(text: str) -> None:
+    """Write to stdout, at once. Raises `OutputError`, or `BrokenPipeError` if the reader has gone."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error.strerror or str(error)) from error
+
+
+def show(table: RenderableType) -> None:
+    """Something of rich's on stdout. Raises as `out` does."""
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    out(captured.get())
 
 
 def say(message: str) -> None:
     """One line on stderr."""
-    _stderr.print(escape(message), soft_wrap=True)
+    _say(Text(visible(message)))
 
 
 def say_error(message: str, tip: str) -> None:
     """An error and what to do next."""
-    _stderr.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    _say(Text.assemble(("error:", "bold red"), f" {visible(message)}"))
     if tip:
-        _stderr.print(f"  {escape(tip)}", soft_wrap=True)
+        _say(Text(f"  {visible(tip)}"))
+
+
+def visible(text: str) -> str:
+    """``text`` with every character that could move a cursor, change colours or hide others written as an escape."""
+
+    def shown(character: str) -> str:
+        return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+
+    return "".join(map(shown, text))
+
+
+def _say(text: Text) -> None:
+    # a full disk under stderr is no reason to lose the answer
+    with suppress(OSError):
+        _stderr.print(text, soft_wrap=True)
 
 
 class Reporter:
@@ -31,7 +75,8 @@ class Reporter:
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
         self._quiet, self._verbose = quiet, verbose
-        self._shown = _stderr.is_terminal and not quiet
+        # asked of the stream itself: rich takes FORCE_COLOR for a terminal
+        self._shown = sys.stderr.isatty() and not _stderr.is_dumb_terminal and not quiet
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
 
@@ -51,8 +96,9 @@ class Reporter:
         if not self._shown:
             yield
             return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
-        with Progress(*columns, TimeRemainingColumn(), console=_stderr, transient=True) as self._progress:
+        what, amount = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[amount]}", markup=False)
+        columns = (SpinnerColumn(), what, BarColumn(), amount, TimeRemainingColumn())
+        with Progress(*columns, console=_stderr, transient=True) as self._progress:
             try:
                 yield
             finally:
@@ -77,7 +123,7 @@ class Reporter:
         if description not in self._tasks:
             for task in self._tasks.values():
                 self._progress.update(task, visible=False)
-            self._tasks[description] = self._progress.add_task(escape(description), total=total, amount=amount)
+            self._tasks[description] = self._progress.add_task(visible(description), total=total, amount=amount)
         self._progress.update(self._tasks[description], completed=done, total=total, amount=amount)
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import options
-from cli.errors import EXIT_INTERRUPTED, guarded
+from cli.errors import guarded
 from cli.loading import Choice, Loaded, load
-from cli.render import Reporter, figures
+from cli.program import EXIT_INTERRUPTED, undisturbed
+from cli.render import Reporter, figures, out
 from skulk_core.errors import OptionError, PromptError
 from skulk_core.hub.refs import DEMO
 from skulk_core.types import FinishReason
@@ -29,7 +30,9 @@ def run_command(
     prompt: Annotated[str | None, typer.Argument(help="The prompt; `-` reads it from stdin.")] = None,
     draft_depth: Annotated[
         int | None,
-        typer.Option(help="Tokens drafted a round; 0 is plain decoding. Default: what the catalog says, else 1."),
+        typer.Option(
+            help="Tokens drafted a round; 0 is plain decoding. Default: what the catalog says, else 1; with the demo 4."
+        ),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="New tokens at most. Default: 512, or what the context leaves.")
@@ -39,7 +42,9 @@ def run_command(
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(help="Text that ends the answer and is not part of it; may be given more than once."),
+        typer.Option(
+            help="Text that ends the answer and is not part of it; may be given more than once. Default: none."
+        ),
     ] = None,
     sidecar: options.Sidecar = None,
     dtype: options.Dtype = "auto",
@@ -57,8 +62,7 @@ def run_command(
     options.at_least("--draft-depth", draft_depth, 0)
     options.at_least("--max-tokens", max_tokens, 1)
     options.at_least("--context", context, 1)
-    if any(not text for text in stop or []):
-        raise OptionError("--stop", '""', "an empty text ends everything")
+    stops = options.read_stops(stop)
     text = _prompt(model, prompt)
     reporter = Reporter(quiet=quiet, verbose=verbose)
     with reporter.working():
@@ -71,7 +75,7 @@ def run_command(
         depth=loaded.depth,
         max_tokens=max_tokens,
         context_tokens=_context(loaded, context),
-        stop=tuple(stop or ()),
+        stop=stops,
     )
     outcome = Outcome()
     try:
@@ -80,12 +84,12 @@ def run_command(
             first = next(pieces, "")
         for piece in chain([first], pieces):
             if not json_output:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                out(piece)
     except KeyboardInterrupt:
         outcome.finish_reason = FinishReason.INTERRUPTED
-    print(json.dumps(_as_json(loaded, outcome)) if json_output else "", flush=True)
-    reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
+    with undisturbed():
+        out((json.dumps(_as_json(loaded, outcome)) if json_output else "") + "\n")
+        reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
     if outcome.finish_reason is FinishReason.INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -97,17 +101,18 @@ def _prompt(model: str, argument: str | None) -> str:
             raise PromptError("no prompt was given")
         return DEMO_PROMPT
     if argument == "-":
-        raw = sys.stdin.buffer.read()
+        try:
+            raw = sys.stdin.buffer.read()
+        except OSError as error:
+            raise PromptError(f"stdin cannot be read: {error.strerror or error}") from error
         try:
             argument = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise PromptError(
                 f"stdin is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start}"
             ) from error
-    try:
-        argument.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError("the prompt is not UTF-8 text") from error
+    if not options.is_utf8(argument):
+        raise PromptError("the prompt is not UTF-8 text")
     if not argument.strip():
         raise PromptError("the prompt is empty")
     return argument

@@ -1,41 +1,53 @@
 """The program `skulk`."""
 
-import sys
-from importlib import metadata
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cli.program import run_program
 
-from cli.doctor import doctor_command
-from cli.run import run_command
-
-app = typer.Typer(
-    name="skulk",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Run open models with their multi-token-prediction heads: the same text, sooner.",
-)
-app.command("run")(run_command)
-app.command("doctor")(doctor_command)
+if TYPE_CHECKING:
+    import typer
 
 
-@app.callback()
-def common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
-) -> None:
-    """Options before the command."""
-    if version:
-        print(f"skulk {metadata.version('skulk-mtp')}")
-        raise typer.Exit
+def make_app() -> "typer.Typer":
+    """The program's commands."""
+    import typer
+
+    from cli.doctor import doctor_command
+    from cli.errors import guarded
+    from cli.render import out
+    from cli.run import run_command
+    from skulk_core.runtime.device import versions
+
+    app = typer.Typer(
+        name="skulk",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Run open models with their multi-token-prediction heads: the same text, sooner.",
+    )
+    app.command("run")(run_command)
+    app.command("doctor")(doctor_command)
+
+    @guarded
+    def print_version(asked: bool) -> None:
+        if asked:
+            out(f"skulk {versions()['skulk-mtp'] or '(a checkout that is not installed)'}\n")
+            raise typer.Exit
+
+    @app.callback()
+    def common(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=print_version)
+        ] = False,
+    ) -> None:
+        """Options before the command."""
+
+    return app
 
 
 def main() -> None:
     """Entry point."""
-    # what cannot be encoded on this terminal must not end a run
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    app()
+    run_program(make_app)
 
 
 if __name__ == "__main__":

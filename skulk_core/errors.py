@@ -29,10 +29,11 @@ class ContextError(SkulkError):
 
     def __init__(self, prompt_tokens: int, context_tokens: int, max_tokens: int | None = None) -> None:
         self.prompt_tokens, self.context_tokens, self.max_tokens = prompt_tokens, context_tokens, max_tokens
-        wanted = f"{prompt_tokens} prompt tokens"
-        if max_tokens is not None:
-            wanted += f" + {max_tokens} new tokens = {prompt_tokens + max_tokens}"
-        super().__init__(f"{wanted} do not fit a context of {context_tokens} tokens")
+        new = "at least 1 new token" if max_tokens is None else f"{max_tokens} new tokens"
+        wanted = prompt_tokens + (1 if max_tokens is None else max_tokens)
+        super().__init__(
+            f"{prompt_tokens} prompt tokens + {new} = {wanted}, more than a context of {context_tokens} tokens"
+        )
 
 
 class BackendError(SkulkError):
@@ -85,6 +86,14 @@ class FormatError(FileError):
     def __init__(self, path: Path | str, where: str, reason: str) -> None:
         self.where = where
         super().__init__(path, f"{where}: {reason}")
+
+
+class OutputError(SkulkError):
+    """The answer cannot be written: a full disk, a stream that was closed before the program began."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"stdout cannot be written: {reason}")
 
 
 class UnsupportedModel(SkulkError):

@@ -5,7 +5,7 @@ records the writes, so the state after its first ``n`` rows is one product, ``G_
 no weights, no recurrence, no replay.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +35,12 @@ class OuterProductWrites:
     writes: mx.array
     keys: mx.array
     final: mx.array | None = None
+
+    @staticmethod
+    def concatenate(records: Sequence["OuterProductWrites"]) -> "OuterProductWrites":
+        """One record of passes over different heads (the first axis) and the same rows, all with a ``final``."""
+        names = ("state", "log_decay", "writes", "keys", "final")
+        return OuterProductWrites(*(mx.concatenate([getattr(record, name) for record in records]) for name in names))
 
     def state_after(self, num_rows: int) -> mx.array:
         if self.final is not None and num_rows == self.log_decay.shape[-1]:
@@ -76,7 +82,7 @@ class RecurrentCache(LayerCache):
         self._fed(conv_input.shape[1] - window)
         self._conv_input, self._record = conv_input, record
 
-    def zeros_like_window(self, kernel_size: int, channels: int, dtype: mx.Dtype) -> mx.array:
+    def window_or_zeros(self, kernel_size: int, channels: int, dtype: mx.Dtype) -> mx.array:
         """The convolution window to prepend to a pass: ``[1, K - 1, C]``."""
         if self.conv_window is None:
             self.conv_window = mx.zeros((1, kernel_size - 1, channels), dtype)

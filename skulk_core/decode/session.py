@@ -44,7 +44,11 @@ class Request:
 
 @dataclass
 class Outcome:
-    """What a text came to. Grows while it is decoded; ``tokens`` are those of the text, without the stop token."""
+    """What a text came to. Grows while it is decoded.
+
+    ``tokens`` are those of the text: up to and with the one that completed a stop string, without a stop token. Of an
+    interrupted text the last ones may not be in ``text`` yet: an incomplete character, a possible stop string.
+    """
 
     tokens: list[int] = field(default_factory=list)
     text: str = ""
@@ -72,22 +76,20 @@ class Session:
         max_tokens = request.allowed_tokens()
         stop_tokens = frozenset(self._model.tokenizer.eos_token_ids)
         stream = TextStream(self._model.tokenizer, request.stop)
+        ended = False
         with wired_limit(self._model.target.model):
             for tokens in self._tokens(request, max_tokens, stop_tokens, outcome, progress):
                 ended = tokens[-1] in stop_tokens
-                kept = tokens[:-1] if ended else tokens
-                outcome.tokens += kept
-                piece = stream.push(kept)
+                piece, num_taken = stream.push(tokens[:-1] if ended else tokens)
+                outcome.tokens += tokens[:num_taken]
                 outcome.text = stream.text
                 if piece:
                     yield piece
                 if ended or stream.stopped:
-                    outcome.finish_reason = FinishReason.STOP
                     break
-            else:
-                outcome.finish_reason = FinishReason.LENGTH
         piece = stream.finish()
         outcome.text = stream.text
+        outcome.finish_reason = FinishReason.STOP if ended or stream.stopped else FinishReason.LENGTH
         if piece:
             yield piece
 
@@ -99,8 +101,11 @@ class Session:
         outcome: Outcome,
         progress: Callable[[int, int], None] | None,
     ) -> Iterator[Sequence[int]]:
-        first = self._decoder.prefill(request.prompt, request.depth, progress)
-        outcome.stats = self._decoder.stats
+        try:
+            first = self._decoder.prefill(request.prompt, request.depth, progress)
+        finally:
+            # the decoder counts every text anew
+            outcome.stats = self._decoder.stats
         yield [first]
         if first not in stop_tokens:
             for round_ in self._decoder.rounds(max_tokens - 1, stop_tokens):

@@ -19,15 +19,16 @@ class TextStream:
         self.text = ""
         self.stopped = False
 
-    def push(self, tokens: Sequence[int]) -> str:
-        """Text that ``tokens`` add, as far as it is complete."""
-        out = ""
+    def push(self, tokens: Sequence[int]) -> tuple[str, int]:
+        """Text that ``tokens`` add, as far as it is complete, and how many of them were taken: no more after a stop."""
+        out, num_taken = "", 0
         for token in tokens:
             if self.stopped:
                 break
             self._detokenizer.add_token(token)
             out += self._advance(self._detokenizer.last_segment)
-        return out
+            num_taken += 1
+        return out, num_taken
 
     def finish(self) -> str:
         """Text still held back at the end, incomplete characters as replacement characters."""

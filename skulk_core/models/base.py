@@ -115,6 +115,14 @@ class Target(abc.ABC):
         return float(self.text_model.model.norm.eps)
 
     @property
+    def lm_head(self) -> Any | None:
+        """The trunk's own LM head, None where the embedding serves as one.
+
+        Asked of the module: not every family's arguments say so, and some say so and have one.
+        """
+        return self.text_model.get("lm_head")
+
+    @property
     def dtype(self) -> mx.Dtype:
         """Dtype of the activations."""
         norm: mx.array = self.text_model.model.norm.weight
@@ -156,7 +164,6 @@ class Target(abc.ABC):
 
     def logits(self, h: mx.array) -> mx.array:
         """Logits ``[T, V]`` of post-norm ``h`` ``[T, H]``."""
-        text = self.text_model
-        head = text.model.embed_tokens.as_linear if self.args.tie_word_embeddings else text.lm_head
+        head = self.text_model.model.embed_tokens.as_linear if self.lm_head is None else self.lm_head
         logits: mx.array = head(h)
         return logits

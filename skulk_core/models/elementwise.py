@@ -13,7 +13,8 @@ import mlx.core as mx
 
 
 @cache
-def _power_is_faster() -> bool:
+def power_is_faster() -> bool:
+    """Whether MLX computes here on a CPU whose `exp` is slower than its `power`."""
     return mx.default_device() == mx.cpu and platform.machine() in ("x86_64", "AMD64")
 
 
@@ -24,20 +25,20 @@ def _e() -> mx.array:
 
 def exp(x: mx.array) -> mx.array:
     """``e ** x``."""
-    if x.dtype == mx.float32 and _power_is_faster():
+    if x.dtype == mx.float32 and power_is_faster():
         return mx.power(_e(), x)
     return mx.exp(x)
 
 
 def sigmoid(x: mx.array) -> mx.array:
     """``1 / (1 + e ** -x)``."""
-    if x.dtype == mx.float32 and _power_is_faster():
+    if x.dtype == mx.float32 and power_is_faster():
         return 1.0 / (1.0 + exp(-x))
     return mx.sigmoid(x)
 
 
 def silu(x: mx.array) -> mx.array:
     """``x * sigmoid(x)``."""
-    if x.dtype == mx.float32 and _power_is_faster():
+    if x.dtype == mx.float32 and power_is_faster():
         return x / (1.0 + exp(-x))
     return x * mx.sigmoid(x)

@@ -17,12 +17,13 @@ the pass recorded (`cache.recurrent.OuterProductWrites`).
 Shapes: one sequence, ``Hk`` key heads, ``R`` value heads per key head, ``T`` rows. All arithmetic is float32.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import mlx.core as mx
 
 from skulk_core.cache.recurrent import OuterProductWrites
 from skulk_core.models.elementwise import exp
+from skulk_core.models.parallel import in_parallel, num_parts, ranges
 
 # Rows solved as one triangular system. 64 keeps the [C, C] systems small against the [C, D] products at the head
 # sizes in use; the recurrence between chunks is sequential.
@@ -44,7 +45,13 @@ def gated_delta_rule(
         return _one_row(queries_keys, values, log_decay, beta, state)
     if rows <= _NILPOTENT_ROWS:
         return _short_pass(queries_keys, values, log_decay, beta, state)
-    return _chunked_pass(queries_keys, values, log_decay, beta, state)
+    parts = min(num_parts(rows), values.shape[0])
+    if parts == 1:
+        return _chunked_pass(queries_keys, values, log_decay, beta, state)
+    inputs = (queries_keys, values, log_decay, beta, state)
+    by_head = [partial(_chunked_pass, *(x[start:end] for x in inputs)) for start, end in ranges(values.shape[0], parts)]
+    done = in_parallel(by_head)
+    return mx.concatenate([y for y, _ in done]), OuterProductWrites.concatenate([record for _, record in done])
 
 
 def _one_row(

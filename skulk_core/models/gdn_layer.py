@@ -1,29 +1,23 @@
 """A gated delta net layer run row-exactly: mlx-lm's submodules, our rule, a record for the commit."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.gated_delta import compute_g, gated_delta_kernel
+from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
 from skulk_core.models.elementwise import sigmoid, silu
 from skulk_core.models.gated_delta import gated_delta_rule
+from skulk_core.models.parallel import by_rows, in_parallel, num_parts, ranges
 
-
-@dataclass(frozen=True)
-class Projections:
-    """A GDN layer's input projections of ``T`` rows.
-
-    ``qkv`` ``[1, T, 2 Hk Dk + Hv Dv]`` (before the convolution), ``z`` ``[1, T, Hv, Dv]`` (output gate), ``b``, ``a``
-    ``[1, T, Hv]``.
-    """
-
-    qkv: mx.array
-    z: mx.array
-    b: mx.array
-    a: mx.array
+# (qkv, z, b, a) of T rows: qkv [1, T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [1, T, Hv Dv] the output gate,
+# b and a [1, T, Hv]
+Projections = tuple[mx.array, mx.array, mx.array, mx.array]
 
 
 def has_kernel(key_dims: int) -> bool:
@@ -31,14 +25,24 @@ def has_kernel(key_dims: int) -> bool:
     return mx.default_device() == mx.gpu and mx.metal.is_available() and key_dims % 32 == 0
 
 
-class GatedDeltaLayer:
-    """Runs one GDN ``module`` of mlx-lm (Qwen3-Next or Qwen3.5): its weights, this project's rule and cache.
+def after_mixing(layer: Any, h: mx.array) -> mx.array:
+    """The second half of a layer: its MLP, dense or sparse, over ``[1, T, H]``."""
+    x, mlp = layer.post_attention_layernorm(h), layer.mlp
+    dense = isinstance(mlp, Qwen3NextMLP)
+    out: mx.array = mlp.down_proj(silu(mlp.gate_proj(x)) * mlp.up_proj(x)) if dense else mlp(x)
+    return h + out
 
-    Follows `GatedDeltaNet.__call__` of mlx-lm without padding masks (one sequence needs none).
+
+class GatedDeltaLayer:
+    """Runs one layer of mlx-lm (Qwen3-Next or Qwen3.5) whose mixer is a gated delta net.
+
+    Its weights are mlx-lm's; rule and cache are this project's. Follows `GatedDeltaNet.__call__` without padding masks
+    (one sequence needs none). ``project(module, x)`` is the family's way of making `Projections`.
     """
 
-    def __init__(self, module: Any) -> None:
-        self._module = module
+    def __init__(self, layer: Any, project: Callable[[Any, mx.array], Projections]) -> None:
+        self._layer, self._module, self._project = layer, layer.linear_attn, project
+        module = self._module
         self._hk, self._hv = module.num_k_heads, module.num_v_heads
         self._dk, self._dv = module.head_k_dim, module.head_v_dim
         # constants of every pass, worked out once
@@ -51,32 +55,50 @@ class GatedDeltaLayer:
         self._norm_scale = mx.array([scale**2] * self._hk + [scale] * self._hk)[:, None].astype(self._taps.dtype)
         mx.eval(self._decay_rate, self._dt_bias, self._taps, self._norm_scale)
 
-    def __call__(self, projections: Projections, cache: RecurrentCache) -> mx.array:
-        """Output ``[1, T, H]``; feeds ``cache``."""
-        module, rows, dtype = self._module, projections.qkv.shape[1], projections.qkv.dtype
-        window = cache.zeros_like_window(module.conv_kernel_size, module.conv_dim, dtype)
-        conv_input = mx.concatenate([window, projections.qkv], axis=1)
-        qk, v = mx.split(silu(self._convolve(conv_input)), [2 * module.key_dim], axis=-1)
-        qk = mx.fast.rms_norm(qk.reshape(rows, 2 * self._hk, self._dk), None, self._norm_eps) * self._norm_scale
+    def __call__(self, h: mx.array, cache: RecurrentCache) -> mx.array:
+        """Rows ``[1, T, H]`` after the layer; feeds ``cache``."""
+        qkv, z, b, a = by_rows(self._projected, h)
+        kernel_size, channels = self._taps.shape
+        window = cache.window_or_zeros(kernel_size, channels, qkv.dtype)
+        conv_input = mx.concatenate([window, qkv], axis=1)
+        qk, v = self._convolved(conv_input)
         state = cache.state
         if state is None:
             state = mx.zeros((self._hk, self._hv // self._hk, self._dv, self._dk), mx.float32)
-        inputs = _PassInputs(qk, v.reshape(rows, self._hv, self._dv), projections.a, projections.b, state)
+        inputs = _PassInputs(qk, v, a, b, state)
         outputs, record = self._by_kernel(inputs) if has_kernel(self._dk) else self._by_rule(inputs)
         cache.feed(conv_input, record)
-        # `RMSNormGated`: normalised in float32, gated by silu(z) in float32
-        normed = mx.fast.rms_norm(outputs, module.norm.weight, module.norm.eps)
-        gated = (silu(projections.z.astype(mx.float32)) * normed).astype(dtype)
-        out: mx.array = module.out_proj(gated.reshape(1, rows, -1))
-        return out
+        return by_rows(self._finished, h, outputs, z)[0]
 
-    def _convolve(self, conv_input: mx.array) -> mx.array:
-        """Causal depthwise convolution: ``[1, K - 1 + T, C]`` to ``[T, C]``."""
+    def _projected(self, h: mx.array) -> Projections:
+        return self._project(self._module, self._layer.input_layernorm(h))
+
+    def _finished(self, h: mx.array, outputs: mx.array, z: mx.array) -> tuple[mx.array]:
+        """Gate, project and add ``outputs`` ``[1, T, Hv, Dv]``, then the MLP."""
+        norm = self._module.norm
+        # `RMSNormGated`: normalised and gated by silu(z) in float32
+        gated = silu(z.astype(mx.float32).reshape(outputs.shape)) * mx.fast.rms_norm(outputs, norm.weight, norm.eps)
+        mixed = self._module.out_proj(gated.astype(h.dtype).reshape(z.shape))
+        return (after_mixing(self._layer, h + mixed),)
+
+    def _convolved(self, conv_input: mx.array) -> tuple[mx.array, mx.array]:
+        """``[1, K - 1 + T, C]`` convolved: normalised ``qk`` ``[T, 2 Hk, Dk]`` and ``v`` ``[T, Hv, Dv]``."""
         taps, channels = self._taps.shape
         rows = conv_input.shape[1] - taps + 1
-        windows = mx.as_strided(conv_input, (rows, taps, channels), (channels, channels, 1))
-        out: mx.array = (windows * self._taps).sum(axis=1)
-        return out
+
+        def part(start: int, end: int) -> tuple[mx.array, mx.array]:
+            shape, strides = (end - start, taps, channels), (channels, channels, 1)
+            windows = mx.as_strided(conv_input, shape, strides, start * channels)
+            active = silu((windows * self._taps).sum(axis=1))
+            qk, v = mx.split(active, [2 * self._hk * self._dk], axis=-1)
+            qk = mx.fast.rms_norm(qk.reshape(-1, 2 * self._hk, self._dk), None, self._norm_eps) * self._norm_scale
+            return qk, v.reshape(-1, self._hv, self._dv)
+
+        parts = num_parts(rows)
+        if parts == 1:
+            return part(0, rows)
+        done = in_parallel([partial(part, start, end) for start, end in ranges(rows, parts)])
+        return mx.concatenate([qk for qk, _ in done]), mx.concatenate([v for _, v in done])
 
     def _by_rule(self, inputs: "_PassInputs") -> tuple[mx.array, OuterProductWrites]:
         """Outputs ``[1, T, Hv, Dv]`` and the record, by the closed form."""

@@ -4,22 +4,37 @@ import abc
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.recurrent import RecurrentCache
+from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
-from skulk_core.models.elementwise import silu
-from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections
+from skulk_core.models.elementwise import sigmoid
+from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, after_mixing
+from skulk_core.models.parallel import by_rows
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
 
-def run_mlp(mlp: Any, x: mx.array) -> mx.array:
-    """A dense or sparse MLP of the family over ``[1, T, H]``."""
-    dense = isinstance(mlp, Qwen3NextMLP)
-    out: mx.array = mlp.down_proj(silu(mlp.gate_proj(x)) * mlp.up_proj(x)) if dense else mlp(x)
-    return out
+def run_attention(layer: Any, h: mx.array, mask: Any, cache: AttentionCache) -> mx.array:
+    """Rows ``[1, T, H]`` after a gated attention layer, as `Qwen3NextAttention.__call__` of mlx-lm; feeds ``cache``."""
+    module, rows = layer.self_attn, h.shape[1]
+
+    def project(h: mx.array) -> tuple[mx.array, ...]:
+        x = layer.input_layernorm(h)
+        return module.q_proj(x), module.k_proj(x), module.v_proj(x)
+
+    def finish(h: mx.array, out: mx.array, gate: mx.array) -> tuple[mx.array]:
+        return (after_mixing(layer, h + module.o_proj(out * sigmoid(gate))),)
+
+    num_heads, num_kv = module.num_attention_heads, module.num_key_value_heads
+    both, keys, values = by_rows(project, h)
+    queries, gate = mx.split(both.reshape(1, rows, num_heads, -1), 2, axis=-1)
+    queries = module.rope(module.q_norm(queries).swapaxes(1, 2), offset=cache.offset)
+    keys = module.rope(module.k_norm(keys.reshape(1, rows, num_kv, -1)).swapaxes(1, 2), offset=cache.offset)
+    keys, values = cache.update_and_fetch(keys, values.reshape(1, rows, num_kv, -1).swapaxes(1, 2))
+    out = attend(queries, keys, values, module.scale, mask).swapaxes(1, 2).reshape(1, rows, -1)
+    return by_rows(finish, h, out, gate.reshape(1, rows, -1))[0]
 
 
 class HybridTarget(Target):
@@ -31,7 +46,7 @@ class HybridTarget(Target):
 
     @abc.abstractmethod
     def project(self, module: Any, x: mx.array) -> Projections:
-        """The input projections of a GDN ``module`` over ``[1, T, H]``."""
+        """Input projections of a GDN ``module`` over ``[1, T, H]``."""
 
     @property
     def released_conventions(self) -> Conventions:
@@ -47,15 +62,14 @@ class HybridTarget(Target):
         return RecurrentCache() if layer.is_linear else AttentionCache()
 
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
-        if not isinstance(cache, RecurrentCache):
-            h = h + layer.self_attn(layer.input_layernorm(h), mask, cache)
-            return h + run_mlp(layer.mlp, layer.post_attention_layernorm(h))
+        if isinstance(cache, AttentionCache):
+            return run_attention(layer, h, mask, cache)
+        assert isinstance(cache, RecurrentCache)
         gated_delta = self._gated_delta.get(id(layer))
         if gated_delta is None:
             # not before the first pass: by then the weights have their final dtype
-            gated_delta = self._gated_delta[id(layer)] = GatedDeltaLayer(layer.linear_attn)
-        h = h + gated_delta(self.project(layer.linear_attn, layer.input_layernorm(h)), cache)
-        return h + run_mlp(layer.mlp, layer.post_attention_layernorm(h))
+            gated_delta = self._gated_delta[id(layer)] = GatedDeltaLayer(layer, self.project)
+        return gated_delta(h, cache)
 
     def make_head_layer(self) -> Any:
         # the layer index decides the kind: the last of an interval is full attention

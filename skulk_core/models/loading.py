@@ -86,7 +86,7 @@ def load(folder: Path, dtype: str = "checkpoint", layer_range: LayerRange | None
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
             raise UnsupportedModel(model_type, supported_types()) from error
-        raise FileError(folder, f"mlx-lm cannot load it: {error}") from error
+        raise FileError(folder, f"mlx-lm cannot load it: {_shortened(str(error))}") from error
     target = make_target(model, layer_range)
     if dtype != "checkpoint":
         if dtype not in DTYPES:
@@ -94,6 +94,12 @@ def load(folder: Path, dtype: str = "checkpoint", layer_range: LayerRange | None
         cast(model, DTYPES[dtype])
     mx.eval(held_weights(target))
     return LoadedModel(target, _tokenizer(folder, config), config, headers)
+
+
+def _shortened(message: str) -> str:
+    """mlx-lm names every tensor that does not fit, a line each; three say as much as a thousand."""
+    lines = message.splitlines()
+    return " ".join(lines[:4]) + (f" and {len(lines) - 4} more" if len(lines) > 4 else "")
 
 
 def cast(model: Any, dtype: mx.Dtype) -> None:
@@ -119,8 +125,8 @@ def held_weights(target: Target) -> list[mx.array]:
         modules.append(text.model.embed_tokens)
     if last:
         modules.append(text.model.norm)
-        if not target.args.tie_word_embeddings:
-            modules.append(text.lm_head)
+        if target.lm_head is not None:
+            modules.append(target.lm_head)
     return [array for module in modules for _, array in tree_flatten(module.parameters())]
 
 

@@ -16,5 +16,4 @@ class Qwen35Target(HybridTarget):
         return self.model.language_model
 
     def project(self, module: Any, x: mx.array) -> Projections:
-        z = module.in_proj_z(x).reshape(1, x.shape[1], module.num_v_heads, module.head_v_dim)
-        return Projections(module.in_proj_qkv(x), z, module.in_proj_b(x), module.in_proj_a(x))
+        return module.in_proj_qkv(x), module.in_proj_z(x), module.in_proj_b(x), module.in_proj_a(x)

@@ -17,5 +17,6 @@ class Qwen3NextTarget(HybridTarget):
 
     def project(self, module: Any, x: mx.array) -> Projections:
         q, k, v, z, b, a = module.fix_query_key_value_ordering(module.in_proj_qkvz(x), module.in_proj_ba(x))
-        flat = [part.reshape(1, x.shape[1], -1) for part in (q, k, v)]
-        return Projections(mx.concatenate(flat, axis=-1), z, b, a)
+        rows = x.shape[1]
+        qkv = mx.concatenate([part.reshape(1, rows, -1) for part in (q, k, v)], axis=-1)
+        return qkv, z.reshape(1, rows, -1), b, a
