@@ -10,6 +10,7 @@ from skulk_core.catalog import Catalog
 from skulk_core.errors import NoDraftHead, SkulkError
 from skulk_core.hub.refs import parse_model, parse_sidecar
 from skulk_core.hub.sources import ModelSource, locate_model
+from skulk_core.runtime import blas
 from skulk_core.runtime.device import auto_dtype, load_mlx
 from skulk_core.runtime.resources import catalog_path
 from skulk_core.runtime.userfiles import config_dir
@@ -65,6 +66,7 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
     reporter.step(f"loading {source}")
     dtype = auto_dtype() if choice.dtype == "auto" else choice.dtype
     model = loading.load(source.folder, dtype)
+    blas.set_threads(blas.threads_for(model.target.hidden_size))
     reporter.detail(f"model: {source} ({source.folder}), {model.nbytes / 1e6:,.0f} MB of weights, dtype {dtype}")
     if choice.depth == 0:
         return Loaded(source, model, None, None, 0, "plain decoding was asked for")

@@ -113,6 +113,10 @@ class Reporter:
         """Progress of a prompt."""
         self._advance("reading the prompt", done, total, f"{done}/{total} tokens")
 
+    def turns(self, done: int, total: int) -> None:
+        """Progress of a benchmark."""
+        self._advance("measuring", done, total, f"{done}/{total} texts")
+
     def step(self, description: str) -> None:
         """Something that cannot say how far it is."""
         self._advance(description, 0, None, "")

@@ -12,6 +12,7 @@ def make_app() -> "typer.Typer":
     """The program's commands."""
     import typer
 
+    from cli.bench import bench_command
     from cli.doctor import doctor_command
     from cli.errors import guarded
     from cli.render import out
@@ -26,6 +27,7 @@ def make_app() -> "typer.Typer":
         help="Run open models with their multi-token-prediction heads: the same text, sooner.",
     )
     app.command("run")(run_command)
+    app.command("bench")(bench_command)
     app.command("doctor")(doctor_command)
 
     @guarded

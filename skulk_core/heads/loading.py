@@ -83,7 +83,7 @@ def load_head(
     conventions, because = _settle(model, files, known, overrides or {})
     module = layout.module(model.target)
     tensors = layout.normalise(_read(files))
-    prepare_quantized(module, tensors)
+    prepare_quantized(module, tensors, files.origin, layout.prefix)
     check(module, tensors, files.origin, layout.prefix)
     module.load_weights(list(add_norm_offset(module, tensors, conventions.norm_offset).items()))
     precision = resolve_precision(model, precision)

@@ -39,13 +39,21 @@ def stack_experts(tensors: Mapping[str, mx.array]) -> dict[str, mx.array]:
     return out
 
 
-def prepare_quantized(module: nn.Module, tensors: Mapping[str, mx.array]) -> None:
-    """Make the layers of ``module`` whose files hold packed weights and scales into quantised ones."""
+def prepare_quantized(module: nn.Module, tensors: Mapping[str, mx.array], path: Path, prefix: str) -> None:
+    """Make the layers of ``module`` whose files hold packed weights and scales into quantised ones.
 
-    def settings(path: str, layer: nn.Module) -> bool | dict[str, Any]:
-        if f"{path}.scales" not in tensors or not hasattr(layer, "to_quantized"):
+    Raises `SidecarError` for packed weights that no packing of this module's sizes could give.
+    """
+
+    def settings(name: str, layer: nn.Module) -> bool | dict[str, Any]:
+        if f"{name}.scales" not in tensors or f"{name}.weight" not in tensors or not hasattr(layer, "to_quantized"):
             return False
-        inferred: dict[str, Any] = infer_quant_config(path, layer, dict(tensors))
+        try:
+            inferred: dict[str, Any] = infer_quant_config(name, layer, dict(tensors))
+            mx.quantize(mx.zeros((1, layer.weight.shape[-1])), **inferred)
+        except ValueError as error:
+            reason = f"{prefix}{name} is packed for another size than this model's: a head of another model"
+            raise SidecarError(path, reason, [name]) from error
         return inferred
 
     if any(name.endswith(".scales") for name in tensors):
@@ -69,6 +77,9 @@ def check(module: nn.Module, tensors: Mapping[str, mx.array], path: Path, prefix
                 f"{prefix}{name} is {list(theirs)} and this model needs {list(ours)}: a sidecar of another model",
                 [name],
             )
+        if mx.issubdtype(tensor.dtype, mx.floating) != mx.issubdtype(expected[name].dtype, mx.floating):
+            stored = str(tensor.dtype).removeprefix("mlx.core.")
+            raise SidecarError(path, f"{prefix}{name} is stored as {stored}, which cannot be computed with", [name])
 
 
 def add_norm_offset(module: nn.Module, tensors: Mapping[str, mx.array], offset: float) -> dict[str, mx.array]:

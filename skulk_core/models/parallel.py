@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import mlx.core as mx
 
+from skulk_core.runtime import blas
+
 _T = TypeVar("_T")
 
 # Fewer rows than this for each part cost more in hand-overs between streams than they gain.
@@ -20,7 +22,8 @@ _MOST_STREAMS = 8
 @cache
 def _streams() -> tuple[mx.Stream, ...]:
     """One stream for each core this process may use; empty where one stream already uses the whole device."""
-    if mx.default_device() != mx.cpu:
+    if mx.default_device() != mx.cpu or (blas.prepare().threads or 1) > 1:
+        # a BLAS with threads of its own: the model is large and its products already use the cores
         return ()
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return tuple(mx.new_stream(mx.cpu) for _ in range(min(allowed, _MOST_STREAMS))) if allowed > 1 else ()

@@ -1,0 +1,99 @@
+"""What the parts of a round cost by themselves: draft, verify and settle, each waited for alone.
+
+The loop overlaps building one part with computing another, so its rounds may be a little faster than the sum.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import mlx.core as mx
+
+from skulk_core.heads.base import DraftHead
+from skulk_core.models.base import Hidden, Target
+from skulk_core.sampling.base import Draft
+from skulk_core.sampling.greedy import GreedySampler
+
+_REPEATS = 15
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Median seconds.
+
+    ``verify_s[w]``: a pass of w rows with its verdict; ``draft_s[d]``: d drafts; ``settle_s[n]``: the commit of n rows
+    and the head's observation of their pairs; ``commit_s``: the commit of one row alone, as at depth 0.
+    """
+
+    verify_s: dict[int, float]
+    draft_s: dict[int, float]
+    settle_s: dict[int, float]
+    commit_s: float
+
+    def round_s(self, depth: int, num_kept: int) -> float:
+        """Seconds of a round at ``depth`` that keeps ``num_kept`` rows."""
+        if depth == 0:
+            return self.verify_s[1] + self.commit_s
+        return self.draft_s[depth] + self.verify_s[depth + 1] + self.settle_s[num_kept]
+
+
+def measure_costs(target: Target, head: DraftHead | None, prompt: Sequence[int], depths: Sequence[int]) -> Costs:
+    """Costs of the rounds at ``depths`` after ``prompt``; at depth 0 nothing is observed."""
+    sampler = GreedySampler()
+    caches = target.make_caches()
+    tokens = mx.array(list(prompt), mx.int32)
+    hidden = target.hidden(target.run(target.embed(tokens, 0), caches))
+    caches.commit(len(prompt))
+    drafting = head if any(depths) else None
+    if drafting is not None:
+        drafting.reset()
+        drafting.observe(hidden, mx.concatenate([tokens[1:], tokens[:1]]))
+    mx.eval(caches.arrays(), drafting.arrays() if drafting else [])
+
+    def verify(width: int) -> tuple[Hidden, list[mx.array]]:
+        fed = tokens[:width]
+        hidden = target.hidden(target.run(target.embed(fed, caches.rows), caches))
+        verdict = sampler.accept(target.logits(hidden.post_norm), Draft(fed[1:]))
+        return hidden, [verdict.num_accepted, verdict.tokens]
+
+    def timed_verify(width: int) -> float:
+        seconds = _seconds(lambda: verify(width)[1])
+        caches.commit(0)
+        return seconds
+
+    def timed_settle(num_rows: int, observe: bool) -> float:
+        hidden, arrays = verify(num_rows)
+        mx.eval(hidden.pre_norm, hidden.post_norm, *arrays)
+
+        def settle() -> list[mx.array]:
+            caches.commit(num_rows)
+            if observe and drafting is not None:
+                drafting.observe(hidden, tokens[:num_rows])
+            return caches.arrays() + (drafting.arrays() if observe and drafting else [])
+
+        return _seconds(settle)
+
+    def timed_draft(depth: int) -> float:
+        assert drafting is not None
+        return _seconds(lambda: [drafting.draft(depth, sampler).tokens])
+
+    drafted = [depth for depth in depths if depth]
+    return Costs(
+        verify_s={width: _median(partial(timed_verify, width)) for width in sorted({1, *(d + 1 for d in depths)})},
+        draft_s={depth: _median(partial(timed_draft, depth)) for depth in drafted},
+        settle_s={rows: _median(partial(timed_settle, rows, True)) for rows in range(1, max(drafted, default=0) + 2)},
+        commit_s=_median(partial(timed_settle, 1, False)),
+    )
+
+
+def _median(measure: Callable[[], float]) -> float:
+    measure()
+    return statistics.median(measure() for _ in range(_REPEATS))
+
+
+def _seconds(work: Callable[[], list[mx.array]]) -> float:
+    began = time.perf_counter()
+    mx.eval(work())
+    return time.perf_counter() - began
