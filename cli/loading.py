@@ -54,6 +54,8 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
     ref = parse_model(choice.model)
     sidecar = None if choice.sidecar is None else parse_sidecar(choice.sidecar)
     catalog = Catalog.load(catalog_path(), config_dir() / "catalog.yaml")
+    # importing what computes takes seconds, too
+    reporter.step(f"loading {ref}")
     load_mlx()
     # a prompt that is too long, for one, is told of by us
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -63,7 +65,7 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
     from skulk_core.models import loading
 
     source = locate_model(ref, reporter.bytes)
-    reporter.step(f"loading {source}")
+    reporter.step(f"loading {ref}")
     dtype = auto_dtype() if choice.dtype == "auto" else choice.dtype
     model = loading.load(source.folder, dtype)
     blas.set_threads(blas.threads_for(model.target.hidden_size))

@@ -41,6 +41,21 @@ def run_program(make_app: Callable[[], Callable[[], object]]) -> None:
 
 
 @contextmanager
+def interrupted_once() -> Iterator[None]:
+    """Ctrl-C raises `KeyboardInterrupt` in the block once and is then ignored: launchers and people repeat it."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def undisturbed() -> Iterator[None]:
     """Ctrl-C changes nothing until the block, which must be short, has ended."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -125,9 +125,9 @@ class Reporter:
         if self._progress is None:
             return
         if description not in self._tasks:
-            for task in self._tasks.values():
-                self._progress.update(task, visible=False)
             self._tasks[description] = self._progress.add_task(visible(description), total=total, amount=amount)
+        for name, task in self._tasks.items():
+            self._progress.update(task, visible=name == description)
         self._progress.update(self._tasks[description], completed=done, total=total, amount=amount)
 
 

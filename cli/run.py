@@ -10,7 +10,7 @@ import typer
 from cli import options
 from cli.errors import guarded
 from cli.loading import Choice, Loaded, load
-from cli.program import EXIT_INTERRUPTED, undisturbed
+from cli.program import EXIT_INTERRUPTED, interrupted_once, undisturbed
 from cli.render import Reporter, figures, out
 from skulk_core.errors import OptionError, PromptError
 from skulk_core.hub.refs import DEMO
@@ -78,18 +78,23 @@ def run_command(
         stop=stops,
     )
     outcome = Outcome()
-    try:
-        pieces = session.decode(request, outcome, reporter.tokens)
-        with reporter.working():
-            first = next(pieces, "")
-        for piece in chain([first], pieces):
-            if not json_output:
-                out(piece)
-    except KeyboardInterrupt:
-        outcome.finish_reason = FinishReason.INTERRUPTED
-    with undisturbed():
-        out((json.dumps(_as_json(loaded, outcome)) if json_output else "") + "\n")
-        reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
+    with interrupted_once():
+        try:
+            pieces = session.decode(request, outcome, reporter.tokens)
+            if json_output:
+                with reporter.working():
+                    for _ in pieces:
+                        reporter.step("answering")
+            else:
+                with reporter.working():
+                    first = next(pieces, "")
+                for piece in chain([first], pieces):
+                    out(piece)
+        except KeyboardInterrupt:
+            outcome.finish_reason = FinishReason.INTERRUPTED
+        with undisturbed():
+            out((json.dumps(_as_json(loaded, outcome)) if json_output else "") + "\n")
+            reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
     if outcome.finish_reason is FinishReason.INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -1,4 +1,7 @@
-"""Small checkpoints and sidecars on disk, whole and broken, made from the demo's. Needs neither MLX nor the code under test."""
+"""Small checkpoints and sidecars on disk, whole and broken, made from the demo's.
+
+Needs neither MLX nor the code under test.
+"""
 
 import json
 import shutil

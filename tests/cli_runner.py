@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -15,8 +16,7 @@ TIMEOUT_S = 120  # reached only when a test fails
 
 # No run needs torch, but where it is installed transformers spends seconds on importing it.
 WITHOUT_TORCH = (
-    "import runpy, sys; sys.modules['torch'] = None; "
-    "runpy.run_module('cli.skulk', run_name='__main__', alter_sys=True)"
+    "import runpy, sys; sys.modules['torch'] = None; runpy.run_module('cli.skulk', run_name='__main__', alter_sys=True)"
 )
 _SETTINGS = ("HF_", "HUGGING", "SKULK_", "LC_", "LANG", "PYTHON", "NO_COLOR", "FORCE_COLOR", "TTY_", "TERM", "COLUMNS")
 
@@ -33,7 +33,7 @@ class Finished:
 
     @property
     def answer(self) -> dict[str, Any]:
-        """stdout as the one JSON object that it must be."""
+        """The one JSON object that stdout must be."""
         answer = json.loads(self.stdout)
         assert isinstance(answer, dict)
         return answer
@@ -75,6 +75,12 @@ class Program:
             check=False,
         )
         return Finished(finished.returncode, (finished.stdout or b"").decode(), finished.stderr.decode())
+
+    def run_all(self, commands: Mapping[str, Sequence[Argument]], **settings: str) -> dict[str, Finished]:
+        """Run several at once."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            running = {name: pool.submit(self.run, *arguments, **settings) for name, arguments in commands.items()}
+        return {name: finished.result() for name, finished in running.items()}
 
     def shell(self, script: str, *arguments: Argument) -> Finished:
         """Run a shell script in which "$@" is the program with ``arguments``."""

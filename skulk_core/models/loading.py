@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from huggingface_hub.errors import StrictDataclassError
 from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.utils import load_model, load_tokenizer
 
@@ -15,6 +16,9 @@ from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
 from skulk_core.models.registry import make_target, supported_types
 from skulk_core.types import LayerRange
+
+# What a configuration with a wrong value raises somewhere in mlx-lm or transformers.
+_FILES_AT_FAULT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -82,7 +86,7 @@ def load(folder: Path, dtype: str = "checkpoint", layer_range: LayerRange | None
     headers = read_checkpoint_headers(folder)
     try:
         model, config = load_model(folder, lazy=True)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except _FILES_AT_FAULT as error:
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
             raise UnsupportedModel(model_type, supported_types()) from error
@@ -133,6 +137,10 @@ def held_weights(target: Target) -> list[mx.array]:
 def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Any:
     stops = config.get("eos_token_id", text_config(config).get("eos_token_id"))
     try:
-        return load_tokenizer(folder, eos_token_ids=stops)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise FileError(folder, f"no usable tokenizer: {error}") from error
+        tokenizer = load_tokenizer(folder, eos_token_ids=stops)
+    except (*_FILES_AT_FAULT, OSError, ImportError, StrictDataclassError) as error:
+        raise FileError(folder, f"no usable tokenizer: {_shortened(str(error))}") from error
+    # without its vocabulary's file transformers makes a tokenizer that knows only the special tokens
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise FileError(folder, "no usable tokenizer: it has no vocabulary, as when tokenizer.json is missing")
+    return tokenizer

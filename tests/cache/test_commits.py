@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 from tiny_models import assert_close, build, case, random_tokens
 
+from skulk_core.cache import window
 from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import CacheList, LayerCache
 from skulk_core.cache.recurrent import RecurrentCache
@@ -23,10 +24,10 @@ FULL = case("llama", num_hidden_layers=1)
 HYBRID = case("qwen3_5")
 
 
-def sliding(window: int) -> Target:
+def sliding(width: int) -> Target:
     """A trunk of one sliding and one full layer (mlx-lm's llama wants a full one)."""
     layer_types = ["sliding_attention", "full_attention"]
-    return make_target(build(case("llama", num_hidden_layers=2, layer_types=layer_types, sliding_window=window)))
+    return make_target(build(case("llama", num_hidden_layers=2, layer_types=layer_types, sliding_window=width)))
 
 
 def check(target: Target, caches: CacheList, *, most_feeds: int = 1, rounds: int = ROUNDS, seed: int = 0) -> None:
@@ -72,11 +73,11 @@ def test_attention_keeps_what_was_committed(seed: int) -> None:
     check(target, target.make_caches(), seed=seed)
 
 
-@pytest.mark.parametrize("window", [1, 2, 5, 16, 250, 4000])
-def test_a_window_keeps_what_was_committed(window: int) -> None:
+@pytest.mark.parametrize("width", [1, 2, 5, 16, 250, 4000])
+def test_a_window_keeps_what_was_committed(width: int) -> None:
     """Otherwise models with sliding windows write nonsense once the text is longer than the window."""
-    target = sliding(window)
-    check(target, target.make_caches(), seed=window)
+    target = sliding(width)
+    check(target, target.make_caches(), seed=width)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -88,11 +89,15 @@ def test_a_recurrent_state_keeps_what_was_committed(seed: int) -> None:
     check(target, caches, seed=seed)
 
 
-@pytest.mark.parametrize("window", [3, 16, 250])
-def test_attention_and_window_take_several_passes_before_a_commit(window: int) -> None:
-    """Otherwise a head that drafts row by row spoils its own cache."""
-    target = sliding(window)
-    check(target, target.make_caches(), most_feeds=4, seed=window)
+@pytest.mark.parametrize("spare_rows", [0, 5, 256])
+@pytest.mark.parametrize("width", [3, 16, 250])
+def test_attention_and_window_take_several_passes_before_a_commit(
+    width: int, spare_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a head that drafts row by row spoils its own cache, at the latest when its buffer is full."""
+    monkeypatch.setattr(window, "_SPARE_ROWS", spare_rows)
+    target = sliding(width)
+    check(target, target.make_caches(), most_feeds=4, rounds=120, seed=width)
 
 
 def test_a_recurrent_cache_refuses_a_second_pass_before_its_commit() -> None:
@@ -109,9 +114,9 @@ def test_a_window_stays_as_small_as_its_window() -> None:
     target = sliding(16)
     caches = target.make_caches()
     check(target, caches)
-    window, full = caches
-    assert window.rows > 500
-    assert window.nbytes < full.nbytes
+    sliding_layer, full_layer = caches
+    assert sliding_layer.rows > 500
+    assert sliding_layer.nbytes < full_layer.nbytes
 
 
 class _KeepsOneMore(LayerCache):

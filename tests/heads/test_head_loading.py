@@ -1,13 +1,10 @@
 """What is refused before any decoding, and by which name; precisions and packed heads."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import pytest
 import torch
 from mlx.utils import tree_flatten
@@ -219,7 +216,9 @@ def packed(tensors: dict[str, mx.array], group_size: int, bits: int) -> dict[str
             out[name] = tensor
         else:
             stem = name.removesuffix(".weight")
-            out |= dict(zip((name, f"{stem}.scales", f"{stem}.biases"), mx.quantize(tensor, group_size, bits), strict=True))
+            out |= dict(
+                zip((name, f"{stem}.scales", f"{stem}.biases"), mx.quantize(tensor, group_size, bits), strict=True)
+            )
     return out
 
 
@@ -282,7 +281,9 @@ def test_a_packed_head_in_its_checkpoint_drafts_what_its_weights_say(
 
 
 @pytest.mark.parametrize("family", ["dense", "sparse"])
-def test_a_head_is_packed_as_its_trunk_is(family: str, tmp_path: Path, file: Path, request: pytest.FixtureRequest) -> None:
+def test_a_head_is_packed_as_its_trunk_is(
+    family: str, tmp_path: Path, file: Path, request: pytest.FixtureRequest
+) -> None:
     """Otherwise the head of a quantised model takes more memory than was planned for it."""
     each: Pair = request.getfixturevalue(family)
     model = save_packed(each, {}, tmp_path)
@@ -301,20 +302,3 @@ def test_a_packed_head_of_another_size_is_refused(dense: Pair, tmp_path: Path) -
     assert files is not None
     with pytest.raises(SidecarError, match=r"mtp\.fc"):
         load_head(model, files)
-
-
-def test_a_head_is_not_trained_further(dense: Pair, file: Path) -> None:
-    """Otherwise layers that behave differently in training draft differently from run to run."""
-    files = sidecar_head(write_sidecar(file, dense.tensors))
-    modules: list[nn.Module] = []
-    quantize: Callable[..., Any] = nn.quantize
-
-    def noted(module: nn.Module, *args: Any, **options: Any) -> None:
-        modules.append(module)
-        quantize(module, *args, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nn, "quantize", partial(noted))
-        load_head(dense.model, files, precision="8bit")
-    assert modules
-    assert not any(module.training for module in modules)

@@ -90,7 +90,9 @@ def settled(head: LoadedHead) -> tuple[Conventions, str]:
     return head.conventions, head.conventions_from
 
 
-@pytest.mark.parametrize("conventions", WIRINGS, ids=lambda c: f"{c.norm_offset}-{c.concat_order}-{c.hidden_tap}-{c.chain_tap}")
+@pytest.mark.parametrize(
+    "conventions", WIRINGS, ids=lambda c: f"{c.norm_offset}-{c.concat_order}-{c.hidden_tap}-{c.chain_tap}"
+)
 def test_every_wiring_drafts_what_the_oracle_drafts(
     conventions: Conventions, trunks: dict[str, LoadedModel], tmp_path: Path
 ) -> None:

@@ -4,9 +4,11 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from tiny_models import CASES, Case, assert_close, build, random_tokens
+from mlx.utils import tree_flatten
+from tiny_models import CASES, Case, assert_close, build, case, random_tokens
 
 from skulk_core.errors import UnsupportedModel
+from skulk_core.models import parallel
 from skulk_core.models.base import Target
 from skulk_core.models.loading import held_weights
 from skulk_core.models.registry import make_target, supported_types
@@ -73,6 +75,25 @@ def test_stages_hold_every_weight_of_the_model(case: Case) -> None:
     assert ids(whole) == {id(array) for array in _parameters(model)}
 
 
+@pytest.mark.parametrize("num_streams", [0, 2, 3, 8])
+@pytest.mark.parametrize("name", ["qwen3_5", "qwen3_next", "llama-sliding"])
+def test_long_passes_on_any_number_of_cores(name: str, num_streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a text depends on how many cores its prompt was read with."""
+    streams = tuple(mx.new_stream(mx.cpu) for _ in range(num_streams))
+    monkeypatch.setattr(parallel, "_streams", lambda: streams)
+    passes = [300, 129, 1, 4, 191, 2]
+    model, text = build(case(name)), random_tokens(sum(passes), seed=5)
+    expected = model(text[None])[0]
+    target, position = make_target(model), 0
+    caches = target.make_caches()
+    for width in passes:
+        ran = target.run(target.embed(text[position : position + width], position), caches)
+        caches.commit(width)
+        logits = target.logits(target.hidden(ran).post_norm)
+        assert_close(logits, expected[position : position + width])
+        position += width
+
+
 def test_every_supported_type_is_checked_here() -> None:
     """Otherwise a family is offered that nobody compared with the original."""
     assert {case.module for case in CASES} == set(supported_types())
@@ -90,6 +111,4 @@ def test_another_type_is_refused_by_name() -> None:
 
 
 def _parameters(model: Any) -> list[mx.array]:
-    from mlx.utils import tree_flatten
-
     return [array for _, array in tree_flatten(model.parameters())]

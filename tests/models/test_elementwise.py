@@ -1,0 +1,52 @@
+"""The cheaper exponentials against numpy, at every size of argument."""
+
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from skulk_core.models import elementwise
+
+ARGUMENTS = np.concatenate([np.linspace(-80.0, 80.0, 4001), [-0.0, 1e-30, -200.0, -1e4, -math.inf]]).astype(np.float32)
+GREAT = np.array([100.0, 200.0, 1e4], np.float32)
+
+
+@pytest.fixture(params=[True, False], autouse=True)
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an x86 CPU, and as elsewhere."""
+    monkeypatch.setattr(elementwise, "power_is_faster", lambda: request.param)
+
+
+def check(actual: mx.array, expected: np.ndarray) -> None:
+    """To rounding, which grows with the argument; never NaN."""
+    np.testing.assert_allclose(np.array(actual), expected.astype(np.float32), rtol=2e-5, atol=1e-36)
+
+
+def test_exp() -> None:
+    """Otherwise decays that should vanish become NaN, or states fade at the wrong speed."""
+    check(elementwise.exp(mx.array(ARGUMENTS)), np.exp(ARGUMENTS.astype(np.float64)))
+
+
+def test_sigmoid() -> None:
+    """Otherwise a gate that is closed, or fully open, becomes NaN."""
+    x = np.concatenate([ARGUMENTS, GREAT])
+    check(elementwise.sigmoid(mx.array(x)), _sigmoid(x))
+
+
+def test_silu() -> None:
+    """Otherwise one large activation turns a whole text into NaN."""
+    x = np.concatenate([ARGUMENTS[np.isfinite(ARGUMENTS)], GREAT])
+    check(elementwise.silu(mx.array(x)), x * _sigmoid(x))
+
+
+@np.errstate(over="ignore")
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-x.astype(np.float64)))
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_other_dtypes_keep_theirs(dtype: mx.Dtype) -> None:
+    """Otherwise a bfloat16 model computes in float32, at twice the memory."""
+    x = mx.array([1.0, -2.0], dtype)
+    assert {f(x).dtype for f in (elementwise.exp, elementwise.sigmoid, elementwise.silu)} == {dtype}
