@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,11 +16,13 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 
+_ECHO_S = 1.0
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 def run_program(make_app: Callable[[], Callable[[], object]]) -> None:
     """Make a Typer app and run it; ``make_app`` does the imports."""
+    _interrupt_but_not_by_echoes()
     _open_closed_streams()
     # what cannot be encoded on this terminal must not end a run
     for stream in (sys.stdout, sys.stderr):
@@ -40,27 +43,31 @@ def run_program(make_app: Callable[[], Callable[[], object]]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@contextmanager
-def interrupted_once() -> Iterator[None]:
-    """Ctrl-C raises `KeyboardInterrupt` in the block once and is then ignored: launchers and people repeat it."""
+class Interrupts:
+    """Whether Ctrl-C was pressed; `check` raises `KeyboardInterrupt` if it was."""
 
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.pending = False
 
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def check(self) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C changes nothing until the block, which must be short, has ended."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def interrupts_at_checks() -> Iterator[Interrupts]:
+    """In the block Ctrl-C, once or often, does nothing but what `Interrupts.check` does, where that is called.
+
+    Raised anywhere else, it would leave caches that were fed half a pass.
+    """
+    interrupts = Interrupts()
+
+    def note(*_: object) -> None:
+        interrupts.pending = True
+
+    before = signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -68,6 +75,22 @@ def undisturbed() -> Iterator[None]:
 def abandon_stdout() -> None:
     """Let what Python still holds for stdout go nowhere, or its own ending complains that it cannot be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupt_but_not_by_echoes() -> None:
+    """Make Ctrl-C raise `KeyboardInterrupt`, once for what comes close together.
+
+    Launchers pass it on to a process whose terminal has told it already, and people press it twice.
+    """
+    last_s = -_ECHO_S
+
+    def interrupt(*_: object) -> None:
+        nonlocal last_s
+        before_s, last_s = last_s, time.monotonic()
+        if last_s - before_s >= _ECHO_S:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def _open_closed_streams() -> None:

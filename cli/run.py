@@ -10,14 +10,14 @@ import typer
 from cli import options
 from cli.errors import guarded
 from cli.loading import Choice, Loaded, load
-from cli.program import EXIT_INTERRUPTED, interrupted_once, undisturbed
+from cli.program import EXIT_INTERRUPTED, Interrupts, interrupts_at_checks
 from cli.render import Reporter, figures, out
 from skulk_core.errors import OptionError, PromptError
 from skulk_core.hub.refs import DEMO
 from skulk_core.types import FinishReason
 
 if TYPE_CHECKING:
-    from skulk_core.decode.session import Outcome
+    from skulk_core.decode.session import Outcome, Request, Session
 
 JSON_SCHEMA = 1
 # the demo writes text in the manner of Python's documentation; this opens some
@@ -78,25 +78,47 @@ def run_command(
         stop=stops,
     )
     outcome = Outcome()
-    with interrupted_once():
+    with interrupts_at_checks() as interrupts:
         try:
-            pieces = session.decode(request, outcome, reporter.tokens)
-            if json_output:
-                with reporter.working():
-                    for _ in pieces:
-                        reporter.step("answering")
-            else:
-                with reporter.working():
-                    first = next(pieces, "")
-                for piece in chain([first], pieces):
-                    out(piece)
-        except KeyboardInterrupt:
+            _decode(session, request, outcome, reporter, interrupts, print_text=not json_output)
+        except (KeyboardInterrupt, RuntimeError):
+            # Ctrl-C also ends the compiler that MLX may be waiting for
+            if not interrupts.pending:
+                raise
             outcome.finish_reason = FinishReason.INTERRUPTED
-        with undisturbed():
-            out((json.dumps(_as_json(loaded, outcome)) if json_output else "") + "\n")
-            reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
+        out((json.dumps(_as_json(loaded, outcome)) if json_output else "") + "\n")
+        reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
     if outcome.finish_reason is FinishReason.INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _decode(
+    session: "Session",
+    request: "Request",
+    outcome: "Outcome",
+    reporter: Reporter,
+    interrupts: Interrupts,
+    *,
+    print_text: bool,
+) -> None:
+    """Decode to the end, with progress until the text begins, or all along where it is not printed."""
+
+    def on_prompt(done: int, total: int) -> None:
+        reporter.tokens(done, total)
+        interrupts.check()
+
+    pieces = session.decode(request, outcome, on_prompt)
+    if not print_text:
+        with reporter.working():
+            for _ in pieces:
+                reporter.step("answering")
+                interrupts.check()
+        return
+    with reporter.working():
+        first = next(pieces)
+    for piece in chain([first], pieces):
+        out(piece)
+        interrupts.check()
 
 
 def _prompt(model: str, argument: str | None) -> str:

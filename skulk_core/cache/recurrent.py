@@ -94,7 +94,8 @@ class RecurrentCache(LayerCache):
             assert self._record is not None
             assert self.conv_window is not None
             window = self.conv_window.shape[1]
-            self.conv_window = self._conv_input[:, num_rows : num_rows + window]
+            # copied, or the window would keep the whole pass alive
+            self.conv_window = mx.contiguous(self._conv_input[:, num_rows : num_rows + window])
             self.state = self._record.state_after(num_rows)
         # the record holds the whole pass; let it go
         self._conv_input = self._record = None

@@ -72,7 +72,10 @@ class Session:
         return tuple(tokenizer.encode(prompt))
 
     def decode(self, request: Request, outcome: Outcome, progress: Progress | None = None) -> Iterator[str]:
-        """Pieces of text as they come; ``outcome`` is filled as they do, so an interrupted run still has its part."""
+        """A piece of text for every round, empty if none is complete; ``outcome`` is filled as they come.
+
+        So whoever takes the pieces may stop after any of them, and has what came until then.
+        """
         max_tokens = request.allowed_tokens()
         stop_tokens = frozenset(self._model.tokenizer.eos_token_ids)
         stream = TextStream(self._model.tokenizer, request.stop)
@@ -83,15 +86,13 @@ class Session:
                 piece, num_taken = stream.push(tokens[:-1] if ended else tokens)
                 outcome.tokens += tokens[:num_taken]
                 outcome.text = stream.text
-                if piece:
-                    yield piece
+                yield piece
                 if ended or stream.stopped:
                     break
         piece = stream.finish()
         outcome.text = stream.text
         outcome.finish_reason = FinishReason.STOP if ended or stream.stopped else FinishReason.LENGTH
-        if piece:
-            yield piece
+        yield piece
 
     def _tokens(
         self,

@@ -10,9 +10,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from skulk_core.errors import ConventionsUnknown, OptionError, SidecarError
-from skulk_core.formats.sidecar import NoMetadata, SidecarMetadata, TrunkFingerprint, from_strings
+from skulk_core.formats.head_names import belongs_to_head, layout_of
+from skulk_core.formats.sidecar import NoMetadata, SidecarMetadata, from_strings
 from skulk_core.heads.base import DraftHead
-from skulk_core.heads.registry import HeadLayout, layout_of
+from skulk_core.heads.registry import HeadLayout, head_layout
 from skulk_core.heads.weights import add_norm_offset, check, prepare_quantized
 from skulk_core.hub.headers import CheckpointHeaders, TensorHeader, read_headers, read_metadata
 from skulk_core.models.loading import DTYPES, LoadedModel
@@ -53,7 +54,7 @@ class LoadedHead:
 
 def own_head(headers: CheckpointHeaders) -> HeadFiles | None:
     """The head that a checkpoint carries in its own files, or None."""
-    found = tuple(tensor for tensor in headers.model if layout_of([tensor.name]) is not None)
+    found = tuple(tensor for tensor in headers.model if belongs_to_head(tensor.name))
     if not found:
         return None
     return HeadFiles(found, NoMetadata(()), headers.folder)
@@ -77,11 +78,11 @@ def load_head(
     ``known`` are conventions from the catalog; ``overrides`` single ones from the user, which win over everything.
     Raises `SidecarError` for a head of another model, `ConventionsUnknown`, `OptionError`.
     """
-    layout = layout_of(files.names)
-    if layout is None:
-        raise SidecarError(files.origin, "holds no head in a layout known here", files.names[:1])
+    layout = _layout(files)
     _check_fingerprint(model, files)
     conventions, because = _settle(model, files, known, overrides or {})
+    if conventions.position_rule not in layout.position_rules:
+        raise SidecarError(files.origin, f"position rule {conventions.position_rule}: not one of {layout.name} heads")
     module = layout.module(model.target)
     tensors = layout.normalise(_read(files))
     prepare_quantized(module, tensors, files.origin, layout.prefix)
@@ -123,18 +124,34 @@ def _read(files: HeadFiles) -> dict[str, mx.array]:
     return out
 
 
+def _layout(files: HeadFiles) -> HeadLayout:
+    """The layout of the tensors, which the metadata must confirm."""
+    name = layout_of(files.names)
+    layout = None if name is None else head_layout(name)
+    said = files.metadata.layout if isinstance(files.metadata, SidecarMetadata) else name
+    if layout is None or said != name:
+        found = f"layout {said}" if said else f"{len(files.names)} tensors, such as {', '.join(files.names[:1])}"
+        raise SidecarError(files.origin, f"holds no head in a layout known here ({found})", files.names[:1])
+    if isinstance(files.metadata, SidecarMetadata) and files.metadata.num_heads != 1:
+        raise SidecarError(files.origin, f"says that it holds {files.metadata.num_heads} heads; a {name} head is one")
+    return layout
+
+
 def _check_fingerprint(model: LoadedModel, files: HeadFiles) -> None:
-    """Refuse a sidecar whose metadata names another trunk; shapes alone do not show a wrong vocabulary."""
+    """Refuse a sidecar whose metadata names another trunk; shapes alone do not show a wrong vocabulary.
+
+    RoPE's base is not compared: fine-tunes for longer contexts change it and keep their head's use.
+    """
     if not isinstance(files.metadata, SidecarMetadata):
         return
-    theirs, target = files.metadata.trunk, model.target
-    ours = TrunkFingerprint(target.hidden_size, target.vocab_size, target.num_layers, theirs.rope_theta)
-    for name in ("hidden_size", "vocab_size", "num_layers"):
-        if getattr(ours, name) != getattr(theirs, name):
+    target, trunk = model.target, files.metadata.trunk
+    ours = {"hidden_size": target.hidden_size, "vocab_size": target.vocab_size, "num_layers": target.num_layers}
+    for name, value in ours.items():
+        if getattr(trunk, name) != value:
             raise SidecarError(
                 files.origin,
-                f"made for a trunk with {name} {getattr(theirs, name)} ({files.metadata.source_repo}); "
-                f"this model has {getattr(ours, name)}: a sidecar of another model",
+                f"made for a trunk with {name} {getattr(trunk, name)} ({files.metadata.source_repo}); "
+                f"this model has {value}: a sidecar of another model",
             )
 
 

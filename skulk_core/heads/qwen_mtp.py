@@ -13,12 +13,12 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from skulk_core.cache.attention import AttentionCache
+from skulk_core.formats.head_names import local_name
 from skulk_core.heads.base import DraftHead
-from skulk_core.heads.registry import local_name
 from skulk_core.heads.weights import stack_experts
 from skulk_core.models.base import Hidden, Target
 from skulk_core.sampling.base import Draft, Sampler
-from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
+from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
 
 class QwenMtpModule(nn.Module):
@@ -85,6 +85,7 @@ class QwenMtpLayout:
 
     name = "qwen_mtp"
     prefix = "mtp."
+    position_rules = frozenset({PositionRule.RUNNING})
 
     def normalise(self, tensors: Mapping[str, mx.array]) -> dict[str, mx.array]:
         return stack_experts({local_name(name).removeprefix(self.prefix): tensors[name] for name in tensors})

@@ -1,7 +1,7 @@
-"""Which head layouts are known: how to tell one by its tensors, build it, and bring its tensors to our names."""
+"""Which head layouts can be built, and what each offers."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Target
-from skulk_core.types import Conventions
+from skulk_core.types import Conventions, PositionRule
 
 
 class HeadLayout(Protocol):
@@ -17,6 +17,7 @@ class HeadLayout(Protocol):
 
     name: str
     prefix: str
+    position_rules: frozenset[PositionRule]
 
     def normalise(self, tensors: Mapping[str, mx.array]) -> dict[str, mx.array]:
         """Tensors as files name them, to the names and shapes of `module`."""
@@ -31,21 +32,13 @@ class HeadLayout(Protocol):
         ...
 
 
-# a tensor name that only this layout has -> module with its `LAYOUT`, imported when first used
-_MARKS = {"mtp.": "qwen_mtp"}
+# layout -> module with its `LAYOUT`, imported when first used
+_LAYOUTS = {"qwen_mtp": "qwen_mtp"}
 
 
-def layout_of(names: Sequence[str]) -> HeadLayout | None:
-    """The layout that tensors named ``names`` follow, None if no known one."""
-    for mark, module_name in _MARKS.items():
-        if any(local_name(name).startswith(mark) for name in names):
-            layout: HeadLayout = importlib.import_module(f"skulk_core.heads.{module_name}").LAYOUT
-            return layout
-    return None
-
-
-def local_name(name: str) -> str:
-    """``name`` without the wrappers that multimodal checkpoints put around the text model."""
-    for wrapper in ("model.", "language_model.", "model."):
-        name = name.removeprefix(wrapper)
-    return name
+def head_layout(name: str) -> HeadLayout | None:
+    """The layout called ``name``, None if there is no code for it."""
+    if name not in _LAYOUTS:
+        return None
+    layout: HeadLayout = importlib.import_module(f"skulk_core.heads.{_LAYOUTS[name]}").LAYOUT
+    return layout

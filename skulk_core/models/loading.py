@@ -9,9 +9,11 @@ from typing import Any
 import mlx.core as mx
 from huggingface_hub.errors import StrictDataclassError
 from mlx.utils import tree_flatten, tree_map_with_path
+from mlx_lm.utils import _get_classes as mlx_lm_classes
 from mlx_lm.utils import load_model, load_tokenizer
 
 from skulk_core.errors import FileError, OptionError, UnsupportedModel
+from skulk_core.formats.head_names import belongs_to_head
 from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
 from skulk_core.models.registry import make_target, supported_types
@@ -19,6 +21,8 @@ from skulk_core.types import LayerRange
 
 # What a configuration with a wrong value raises somewhere in mlx-lm or transformers.
 _FILES_AT_FAULT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+_TEXT_PARTS = ("qwen3_5_text", "qwen3_5_moe_text")
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -85,7 +89,9 @@ def load(folder: Path, dtype: str = "checkpoint", layer_range: LayerRange | None
     model_type = read_config(folder)["model_type"]
     headers = read_checkpoint_headers(folder)
     try:
-        model, config = load_model(folder, lazy=True)
+        model, config = load_model(
+            folder, lazy=True, model_config=_renamed(model_type), get_model_classes=_trunk_classes
+        )
     except _FILES_AT_FAULT as error:
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
@@ -98,6 +104,30 @@ def load(folder: Path, dtype: str = "checkpoint", layer_range: LayerRange | None
         cast(model, DTYPES[dtype])
     mx.eval(held_weights(target))
     return LoadedModel(target, _tokenizer(folder, config), config, headers)
+
+
+def _renamed(model_type: str) -> dict[str, str]:
+    """Overrides for a configuration that transformers saved of a text part alone, which mlx-lm knows as the whole."""
+    whole = model_type.removesuffix("_text")
+    return {"model_type": whole} if model_type in _TEXT_PARTS else {}
+
+
+def _trunk_classes(config: dict[str, Any]) -> tuple[type, type]:
+    """mlx-lm's classes for ``config``, with a model that leaves a checkpoint's own head out of its weights.
+
+    Families that are released with a head drop it themselves; any other, and some converted checkpoints, would refuse
+    the surplus tensors.
+    """
+    model_class, args_class = mlx_lm_classes(config)
+
+    def sanitize(self: Any, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+        trunk = {name: weight for name, weight in weights.items() if not belongs_to_head(name)}
+        done: dict[str, mx.array] = model_class.sanitize(self, trunk) if hasattr(model_class, "sanitize") else trunk
+        return done
+
+    # keeps its module's name, by which the registry knows it
+    names = {"sanitize": sanitize, "__module__": model_class.__module__}
+    return type(model_class.__name__, (model_class,), names), args_class
 
 
 def _shortened(message: str) -> str:

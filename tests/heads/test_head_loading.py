@@ -1,6 +1,6 @@
 """What is refused before any decoding, and by which name; precisions and packed heads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tiny_heads import RecordingSampler, TorchHead, metadata, write_sidecar
 from tiny_models import VOCAB, random_tokens, relative_error
 
 from skulk_core.errors import ConventionsUnknown, FileError, OptionError, SidecarError
-from skulk_core.heads.loading import PRECISIONS, LoadedHead, load_head, own_head, sidecar_head
+from skulk_core.heads.loading import PRECISIONS, LoadedHead, load_head, own_head, resolve_precision, sidecar_head
 from skulk_core.models.loading import LoadedModel, load
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
@@ -288,9 +288,23 @@ def test_a_head_is_packed_as_its_trunk_is(
     each: Pair = request.getfixturevalue(family)
     model = save_packed(each, {}, tmp_path)
     files = sidecar_head(write_sidecar(file, each.tensors))
-    like_trunk, exact = load_head(model, files), load_head(model, files, precision="float32")
+    like_trunk, exact = (load_head(model, files, precision=precision) for precision in ("trunk", "float32"))
     assert like_trunk.nbytes < 0.4 * exact.nbytes
     assert relative_error(draft_logits(model, like_trunk)[:1], draft_logits(model, exact)[:1]) <= 0.05
+
+
+def test_what_auto_means_is_decided_by_trunk_and_device(dense: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the default loses acceptance to too few bits, or time to packed products on a CPU."""
+
+    def auto(device: mx.DeviceType, **config: Any) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(mx, "default_device", lambda: mx.Device(device))
+            return resolve_precision(replace(dense.model, config=config), "auto")
+
+    assert auto(mx.gpu) == auto(mx.cpu) == "trunk"
+    assert auto(mx.gpu, quantization={"group_size": 64, "bits": 8}) == "trunk"
+    assert auto(mx.gpu, quantization={"group_size": 64, "bits": 4}) == "8bit"
+    assert auto(mx.cpu, quantization={"group_size": 64, "bits": 4}) == "float32"
 
 
 def test_a_packed_head_of_another_size_is_refused(dense: Pair, tmp_path: Path) -> None:
@@ -302,3 +316,38 @@ def test_a_packed_head_of_another_size_is_refused(dense: Pair, tmp_path: Path) -
     assert files is not None
     with pytest.raises(SidecarError, match=r"mtp\.fc"):
         load_head(model, files)
+
+
+def test_a_head_in_a_plain_checkpoint_is_found_and_leaves_the_trunk_as_it_is(plain: Pair, tmp_path: Path) -> None:
+    """mlx-lm knows no head in these families and would refuse the whole checkpoint for its tensors."""
+    model = load(save(plain.trunk, tmp_path, more=plain.tensors), "float32")
+    text = random_tokens(12, 3)
+    with_head, without_head = (
+        target.logits(target.norm(target.run(target.embed(text, 0), target.make_caches()).h))
+        for target in (model.target, plain.model.target)
+    )
+    assert mx.array_equal(with_head, without_head)
+    files = own_head(model.headers)
+    assert files is not None
+    assert set(files.names) == set(plain.tensors)
+    loaded = load_head(model, files, overrides=EVERY_CONVENTION)
+    assert loaded.conventions_from.startswith("options")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"layout": "nextn"}, "layout nextn"), ({"num_heads": 3}, "holds 3 heads")]
+)
+def test_metadata_that_names_another_head_is_refused(
+    changes: dict[str, Any], message: str, dense: Pair, file: Path
+) -> None:
+    """The tensors' names alone could be read as a head that they are not."""
+    write_sidecar(file, dense.tensors, replace(metadata(dense.trunk, RELEASED), **changes))
+    with pytest.raises(SidecarError, match=message):
+        dense.head(file)
+
+
+def test_a_position_rule_that_the_layout_cannot_follow_is_refused(dense: Pair, file: Path) -> None:
+    """Silently run another way it would only be slow."""
+    write_sidecar(file, dense.tensors, metadata(dense.trunk, RELEASED))
+    with pytest.raises(SidecarError, match="last_committed"):
+        dense.head(file, overrides={"position_rule": PositionRule.LAST_COMMITTED})

@@ -1,5 +1,6 @@
 """Checkpoints as upstream releases them, loaded and compared with transformers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def test_a_released_checkpoint_gives_transformers_logits(
     assert loaded.context_tokens == 512
     assert loaded.tokenizer.eos_token_ids == {1}
     assert (loaded.target.vocab_size, loaded.target.hidden_size, loaded.target.num_layers) == (VOCAB, 64, 4)
+
+
+def test_a_text_part_saved_alone_is_the_whole_to_mlx_lm(tmp_path: Path) -> None:
+    """Transformers saves such fine-tunes as `qwen3_5_text`, a type that mlx-lm does not know."""
+    model, text = torch_model("qwen3_5"), random_tokens(TEXT_ROWS, seed=1)
+    folder = save(model, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "qwen3_5_text"}))
+    assert_close(logits_of(load(folder, "float32").target, text), oracle(model, text))
 
 
 @pytest.mark.parametrize("family", ["qwen3_5", "qwen3_next"])
