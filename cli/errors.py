@@ -1,12 +1,13 @@
 """Typed error → what to do next and the exit code; the one place where a program of ours catches errors."""
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
 import typer
 
-from cli.program import EXIT_CLOSED_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, abandon_stdout
+from cli.program import EXIT_CLOSED_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, abandon
 from cli.render import say_error
 from skulk_core import errors
 
@@ -59,7 +60,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except errors.SkulkError as error:
             if isinstance(error, errors.OutputError):
-                abandon_stdout()
+                abandon(sys.stdout)
             tip, code = advice(error)
             say_error(str(error), tip)
             raise typer.Exit(code) from error
@@ -67,7 +68,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             say_error("interrupted", "")
             raise typer.Exit(EXIT_INTERRUPTED) from interrupt
         except BrokenPipeError as closed:
-            abandon_stdout()
+            abandon(sys.stdout)
             raise typer.Exit(EXIT_CLOSED_PIPE) from closed
         except RuntimeError as error:
             memory = as_out_of_memory(error)

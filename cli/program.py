@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -35,7 +36,7 @@ def run_program(make_app: Callable[[], Callable[[], object]]) -> None:
         # commands write through `render`, which says this better; help and usage are written by Typer
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
-        abandon_stdout()
+        abandon(sys.stdout)
         print(f"error: stdout cannot be written: {error.strerror}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from None
     finally:
@@ -72,9 +73,9 @@ def interrupts_at_checks() -> Iterator[Interrupts]:
         signal.signal(signal.SIGINT, before)
 
 
-def abandon_stdout() -> None:
-    """Let what Python still holds for stdout go nowhere, or its own ending complains that it cannot be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def abandon(stream: TextIO) -> None:
+    """Let what Python still holds for a stream go nowhere, or its own ending complains that it cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupt_but_not_by_echoes() -> None:

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from cli.program import abandon
 from skulk_core.errors import OutputError
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 class _Stderr(Console):
     def on_broken_pipe(self) -> None:
-        """Rich would close stdout here; that nobody reads our messages is no reason to lose the answer."""
-        self.quiet = True
+        """Rich would give up stdout here; that nobody reads our messages is no reason to lose the answer."""
+        abandon(sys.stderr)
 
 
 _stderr = _Stderr(stderr=True, highlight=False)
@@ -65,9 +66,11 @@ def visible(text: str) -> str:
 
 
 def _say(text: Text) -> None:
-    # a full disk under stderr is no reason to lose the answer
-    with suppress(OSError):
+    try:
         _stderr.print(text, soft_wrap=True)
+    except OSError:
+        # a full disk: no reason to lose the answer either
+        abandon(sys.stderr)
 
 
 class Reporter:

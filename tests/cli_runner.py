@@ -1,4 +1,4 @@
-"""Runs `skulk` in a process of its own, as a shell does. Nothing here knows the code under test."""
+"""Runs `skulk` in a process of its own, as a shell does; or in this one, where only its answers matter."""
 
 import json
 import os
@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 120  # reached only when a test fails
@@ -82,6 +84,12 @@ class Program:
             running = {name: pool.submit(self.run, *arguments, **settings) for name, arguments in commands.items()}
         return {name: finished.result() for name, finished in running.items()}
 
+    def shell_all(self, scripts: Mapping[str, tuple[str, Sequence[Argument]]]) -> dict[str, Finished]:
+        """Run several scripts at once."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            running = {name: pool.submit(self.shell, script, *rest) for name, (script, rest) in scripts.items()}
+        return {name: finished.result() for name, finished in running.items()}
+
     def shell(self, script: str, *arguments: Argument) -> Finished:
         """Run a shell script in which "$@" is the program with ``arguments``."""
         finished = subprocess.run(
@@ -138,11 +146,13 @@ class OnTerminal:
     def finish(self) -> Finished:
         """Read both to the end; stderr is all that the terminal was sent."""
         assert self.process.stdout is not None
-        stdout = self.process.stdout.read().decode()
-        while self._read():
-            pass
+        # both at once: either one blocks the process if nobody reads it
+        with ThreadPoolExecutor(1) as pool:
+            stdout = pool.submit(self.process.stdout.read)
+            while self._read():
+                pass
         os.close(self._master)
-        return Finished(self.process.wait(TIMEOUT_S), stdout, self.shown)
+        return Finished(self.process.wait(TIMEOUT_S), stdout.result().decode(), self.shown)
 
     def _read(self) -> bool:
         try:
@@ -151,6 +161,14 @@ class OnTerminal:
             got = b""
         self.shown += got.decode(errors="replace")
         return bool(got)
+
+
+def in_process(*arguments: str | Path) -> Finished:
+    """Run a command here, without paying for a start; it reads no stdin and must not need the Hub."""
+    from cli.skulk import make_app
+
+    result = CliRunner().invoke(make_app(), [str(argument) for argument in arguments], catch_exceptions=False)
+    return Finished(result.exit_code, result.stdout, result.stderr)
 
 
 def command(arguments: Sequence[Argument]) -> list[str | bytes | Path]:

@@ -64,6 +64,7 @@ class LoopbackHub:
         self.refused_token: str | None = None
         self.cut_once: dict[str, int] = {}  # file → bytes of the body after which the connection is closed, once
         self.reset_once: dict[str, Callable[[], object]] = {}  # file → called, then the connection is reset, once
+        self.before_body: dict[str, Callable[[], object]] = {}  # file → called before its content is sent
         self.changed = Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -166,6 +167,8 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             if self.command == "GET" and (before_reset := hub.reset_once.pop(file, None)):
                 before_reset()
                 return self._reset()
+            if self.command == "GET" and (before := hub.before_body.get(file)):
+                before()
             if self.command == "GET" and (num_bytes := hub.cut_once.pop(file, None)) is not None:
                 self._start(status, len(content), headers)
                 self.wfile.write(content[:num_bytes])

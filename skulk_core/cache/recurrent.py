@@ -76,16 +76,16 @@ class RecurrentCache(LayerCache):
         self._record: PassRecord | None = None
 
     def feed(self, conv_input: mx.array, record: PassRecord) -> None:
-        """Take a pass: ``conv_input`` ``[1, K - 1 + w, C]`` (the old window, then the pass's rows) and its record."""
+        """Take a pass: ``conv_input`` ``[K - 1 + w, C]`` (the old window, then the pass's rows) and its record."""
         assert self.pending == 0, f"fed a pass while {self.pending} rows wait for their commit"
-        window = 0 if self.conv_window is None else self.conv_window.shape[1]
-        self._fed(conv_input.shape[1] - window)
+        window = 0 if self.conv_window is None else self.conv_window.shape[0]
+        self._fed(conv_input.shape[0] - window)
         self._conv_input, self._record = conv_input, record
 
     def window_or_zeros(self, kernel_size: int, channels: int, dtype: mx.Dtype) -> mx.array:
-        """The convolution window to prepend to a pass: ``[1, K - 1, C]``."""
+        """The convolution window to prepend to a pass: ``[K - 1, C]``."""
         if self.conv_window is None:
-            self.conv_window = mx.zeros((1, kernel_size - 1, channels), dtype)
+            self.conv_window = mx.zeros((kernel_size - 1, channels), dtype)
         return self.conv_window
 
     def _keep(self, num_rows: int) -> None:
@@ -93,9 +93,9 @@ class RecurrentCache(LayerCache):
             assert self._conv_input is not None
             assert self._record is not None
             assert self.conv_window is not None
-            window = self.conv_window.shape[1]
+            window = self.conv_window.shape[0]
             # copied, or the window would keep the whole pass alive
-            self.conv_window = mx.contiguous(self._conv_input[:, num_rows : num_rows + window])
+            self.conv_window = mx.contiguous(self._conv_input[num_rows : num_rows + window])
             self.state = self._record.state_after(num_rows)
         # the record holds the whole pass; let it go
         self._conv_input = self._record = None

@@ -17,6 +17,7 @@ from skulk_core.formats.head_names import local_name
 from skulk_core.heads.base import DraftHead
 from skulk_core.heads.weights import stack_experts
 from skulk_core.models.base import Hidden, Target
+from skulk_core.models.light import RowNorm, hand_over, linear
 from skulk_core.sampling.base import Draft, Sampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
@@ -38,6 +39,9 @@ class QwenMtpHead(DraftHead):
 
     def __init__(self, module: QwenMtpModule, target: Target, conventions: Conventions) -> None:
         self._module, self._target, self._conventions = module, target, conventions
+        norms = (module.pre_fc_norm_embedding, module.pre_fc_norm_hidden, module.norm)
+        self._embedding_norm, self._hidden_norm, self._norm = (RowNorm(norm.weight, norm.eps) for norm in norms)
+        self._fc = linear(module.fc)
         self.reset()
 
     def reset(self) -> None:
@@ -50,13 +54,15 @@ class QwenMtpHead(DraftHead):
         outputs = self._forward(hidden.post_norm if post_norm else hidden.pre_norm, next_tokens)
         self._cache.commit(next_tokens.shape[0])
         self._last = outputs[-1:]
+        hand_over(self._last)
 
     def draft(self, depth: int, sampler: Sampler) -> Draft:
         assert self._last is not None, "nothing observed yet"
         tokens, probs, out = [], [], self._last
         for step in range(depth):
-            normed = self._module.norm(out)
+            normed = self._norm(out)
             token, distribution = sampler.draft(self._target.logits(normed))
+            hand_over(token)
             tokens.append(token)
             probs.append(distribution)
             if step + 1 < depth:
@@ -68,13 +74,12 @@ class QwenMtpHead(DraftHead):
 
     def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:
         """Output of the layer ``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
-        module = self._module
-        halves = [module.pre_fc_norm_embedding(self._target.embed_tokens(tokens)), module.pre_fc_norm_hidden(h)]
+        halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
         if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
             halves.reverse()
-        z = module.fc(mx.concatenate(halves, axis=-1))[None]
+        z = self._fc(mx.concatenate(halves, axis=-1))
         mask = self._cache.mask(tokens.shape[0])
-        return self._target.run_layer(module.layers[0], z, self._cache, mask).squeeze(0)
+        return self._target.run_layer(self._module.layers[0], z, self._cache, mask)
 
     def arrays(self) -> list[mx.array]:
         return self._cache.arrays() + ([] if self._last is None else [self._last])

@@ -1,6 +1,6 @@
-"""Attention of a pass over its cache: MLX's own where it has a kernel, a cheaper formulation on x86 CPUs."""
+"""Attention of a pass over its cache, with few operations and without MLX's slow `exp` where it is slow."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import mlx.core as mx
 
@@ -11,50 +11,60 @@ from skulk_core.models.parallel import in_parallel
 _BLOCK_ROWS = 128
 
 
-def attend(queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array | str | None) -> mx.array:
-    """Softmax attention ``[1, H, T, D]`` of queries ``[1, H, T, D]`` over ``[1, Hkv, K, D]``.
+def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
+    """Softmax attention ``[T, H, D]`` of queries ``[T, H, D]``, already scaled, over ``[1, Hkv, K, D]``.
 
     ``mask`` is `mx.fast.scaled_dot_product_attention`'s: None, ``"causal"`` (the last T of the K keys are the
     queries' own rows), or an array that is false where nothing may be seen.
     """
-    if queries.dtype == mx.float32 and power_is_faster():
-        return _attend_by_power(queries, keys, values, scale, mask)
-    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+    if mx.default_device() == mx.cpu:
+        return _attend_in_blocks(queries, keys, values, mask)
+    out = mx.fast.scaled_dot_product_attention(queries.swapaxes(0, 1)[None], keys, values, scale=1.0, mask=mask)
+    return out.squeeze(0).swapaxes(0, 1)
 
 
-def _attend_by_power(
-    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array | str | None
-) -> mx.array:
-    """The same with `elementwise.exp`, block by block; MLX's fallback spends its time in `exp`."""
-    rows, length = queries.shape[2], keys.shape[2]
-    queries = queries * scale
+def _attend_in_blocks(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
+    """On a CPU MLX's own is made of the same operations as here, and of more."""
+    rows, length = queries.shape[0], keys.shape[2]
+    keys, values = keys.squeeze(0).swapaxes(-1, -2), values.squeeze(0)
     blocks = []
     for start in range(0, rows, _BLOCK_ROWS):
         end = min(start + _BLOCK_ROWS, rows)
         seen, block_mask = length, None
         if isinstance(mask, str):
             seen = length - rows + end
-            block_mask = _causal(end - start, seen) if seen > 1 else None
+            block_mask = _causal(end - start, seen) if end - start > 1 else None
         elif mask is not None:
             block_mask = mx.where(mask[..., start:end, :], mx.array(0.0), mx.array(-mx.inf))
-        blocks.append(partial(_block, queries[:, :, start:end], keys[:, :, :seen], values[:, :, :seen], block_mask))
+        whole = end - start == rows and seen == length
+        block = (queries, keys, values) if whole else (queries[start:end], keys[..., :seen], values[:, :seen])
+        blocks.append(partial(_block, *block, block_mask))
     outputs = in_parallel(blocks)
-    return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
+    return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
 
 
 def _block(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None) -> mx.array:
-    _, num_heads, rows, dims = queries.shape
-    num_kv, length = keys.shape[1:3]
+    """``[T, H, D]`` over keys ``[Hkv, D, K]`` and values ``[Hkv, K, D]``; ``mask`` is added to the scores."""
+    rows, num_heads, dims = queries.shape
+    num_kv, _, length = keys.shape
     # the query heads of one K/V head are rows of one product
-    scores = queries.reshape(1, num_kv, -1, dims) @ keys.swapaxes(-1, -2)
+    by_head = queries.swapaxes(0, 1) if rows > 1 else queries
+    scores = by_head.reshape(num_kv, -1, dims) @ keys
     if mask is not None:
-        scores = (scores.reshape(1, num_heads, rows, length) + mask).reshape(scores.shape)
-    weights = exp(scores - scores.max(axis=-1, keepdims=True))
-    out: mx.array = (weights @ values) / weights.sum(axis=-1, keepdims=True)
-    return out.reshape(1, num_heads, rows, -1)
+        scores = (scores.reshape(num_heads, rows, length) + mask.astype(scores.dtype)).reshape(scores.shape)
+    if power_is_faster(scores):
+        weights = exp(scores - scores.max(axis=-1, keepdims=True))
+        out = (weights @ values) / weights.sum(axis=-1, keepdims=True)
+    else:
+        out = mx.softmax(scores, axis=-1) @ values
+    return out.reshape(num_heads, rows, -1).swapaxes(0, 1) if rows > 1 else out.reshape(1, num_heads, -1)
 
 
+@lru_cache(maxsize=8)
 def _causal(rows: int, length: int) -> mx.array:
-    """Zero where row i of the last ``rows`` of ``length`` may look, else -inf: ``[rows, length]``."""
+    """Zero where row i of the last ``rows`` of ``length`` may look, else -inf: ``[rows, length]``.
+
+    Remembered: the layers of a pass use the same.
+    """
     own = mx.arange(length - rows, length)[:, None]
     return mx.where(own >= mx.arange(length)[None, :], mx.array(0.0), mx.array(-mx.inf))

@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from skulk_core.cache.base import CacheList, LayerCache
+from skulk_core.models.light import hand_over
 from skulk_core.types import Conventions, LayerRange
 
 
@@ -70,7 +71,7 @@ class Target(abc.ABC):
 
     @abc.abstractmethod
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
-        """One layer over ``h`` ``[1, T, H]``; feeds ``cache``."""
+        """One layer over ``h`` ``[T, H]``; feeds ``cache``."""
 
     @abc.abstractmethod
     def make_head_layer(self) -> Any:
@@ -145,13 +146,13 @@ class Target(abc.ABC):
         """Run this host's layers over ``activations``, before the final norm; every cache is fed the rows."""
         width = len(activations)
         masks: dict[object, Any] = {}
-        h = activations.h[None]
+        h = activations.h
         for layer, cache in zip(self.layers, caches, strict=True):
             if cache.mask_key not in masks:
                 masks[cache.mask_key] = cache.mask(width)
             h = self.run_layer(layer, h, cache, masks[cache.mask_key])
-        # squeezed, not indexed: an index is a gather
-        return activations.with_h(h.squeeze(0))
+            hand_over(h)
+        return activations.with_h(h)
 
     def norm(self, h: mx.array) -> mx.array:
         """The final norm over ``[T, H]``."""

@@ -10,11 +10,19 @@ import platform
 from functools import cache
 
 import mlx.core as mx
+import mlx.nn as nn
+
+# Below this many elements the operations that the other form has more of cost more than its `exp` saves.
+_LEAST_ELEMENTS = 8192
+
+
+def power_is_faster(x: mx.array) -> bool:
+    """Whether ``e ** x`` is cheaper than ``exp(x)`` for this array on this device."""
+    return x.size >= _LEAST_ELEMENTS and x.dtype == mx.float32 and _on_x86_cpu()
 
 
 @cache
-def power_is_faster() -> bool:
-    """Whether MLX computes here on a CPU whose `exp` is slower than its `power`."""
+def _on_x86_cpu() -> bool:
     return mx.default_device() == mx.cpu and platform.machine() in ("x86_64", "AMD64")
 
 
@@ -25,20 +33,21 @@ def _e() -> mx.array:
 
 def exp(x: mx.array) -> mx.array:
     """``e ** x``."""
-    if x.dtype == mx.float32 and power_is_faster():
+    if power_is_faster(x):
         return mx.power(_e(), x)
     return mx.exp(x)
 
 
 def sigmoid(x: mx.array) -> mx.array:
     """``1 / (1 + e ** -x)``."""
-    if x.dtype == mx.float32 and power_is_faster():
+    if power_is_faster(x):
         return 1.0 / (1.0 + exp(-x))
     return mx.sigmoid(x)
 
 
 def silu(x: mx.array) -> mx.array:
     """``x * sigmoid(x)``."""
-    if x.dtype == mx.float32 and power_is_faster():
+    if power_is_faster(x):
         return x / (1.0 + exp(-x))
-    return x * mx.sigmoid(x)
+    out: mx.array = nn.silu(x)
+    return out

@@ -13,10 +13,11 @@ from mlx_lm.models.qwen3_next import Qwen3NextMLP
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
 from skulk_core.models.elementwise import sigmoid, silu
 from skulk_core.models.gated_delta import gated_delta_rule
+from skulk_core.models.light import RowNorm, linear
 from skulk_core.models.parallel import by_rows, in_parallel, num_parts, ranges
 
-# (qkv, z, b, a) of T rows: qkv [1, T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [1, T, Hv Dv] the output gate,
-# b and a [1, T, Hv]
+# (qkv, z, b, a) of T rows: qkv [T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [T, Hv Dv] the output gate,
+# b and a [T, Hv]
 Projections = tuple[mx.array, mx.array, mx.array, mx.array]
 
 
@@ -25,12 +26,21 @@ def has_kernel(key_dims: int) -> bool:
     return mx.default_device() == mx.gpu and mx.metal.is_available() and key_dims % 32 == 0
 
 
-def after_mixing(layer: Any, h: mx.array) -> mx.array:
-    """The second half of a layer: its MLP, dense or sparse, over ``[1, T, H]``."""
-    x, mlp = layer.post_attention_layernorm(h), layer.mlp
-    dense = isinstance(mlp, Qwen3NextMLP)
-    out: mx.array = mlp.down_proj(silu(mlp.gate_proj(x)) * mlp.up_proj(x)) if dense else mlp(x)
-    return h + out
+class SecondHalf:
+    """The part of a layer after its mixer: norm, MLP (dense or sparse), residual."""
+
+    def __init__(self, layer: Any) -> None:
+        norm, self._mlp = layer.post_attention_layernorm, layer.mlp
+        self._norm, self._dense = RowNorm(norm.weight, norm.eps), isinstance(layer.mlp, Qwen3NextMLP)
+        if self._dense:
+            mlp = layer.mlp
+            self._gate, self._up, self._down = linear(mlp.gate_proj), linear(mlp.up_proj), linear(mlp.down_proj)
+
+    def __call__(self, h: mx.array) -> mx.array:
+        """Rows ``[T, H]`` after the layer."""
+        x = self._norm(h)
+        out = self._down(silu(self._gate(x)) * self._up(x)) if self._dense else self._mlp(x)
+        return h + out
 
 
 class GatedDeltaLayer:
@@ -41,7 +51,7 @@ class GatedDeltaLayer:
     """
 
     def __init__(self, layer: Any, project: Callable[[Any, mx.array], Projections]) -> None:
-        self._layer, self._module, self._project = layer, layer.linear_attn, project
+        self._module, self._project = layer.linear_attn, project
         module = self._module
         self._hk, self._hv = module.num_k_heads, module.num_v_heads
         self._dk, self._dv = module.head_k_dim, module.head_v_dim
@@ -51,16 +61,20 @@ class GatedDeltaLayer:
         self._taps = module.conv1d.weight.squeeze(-1).T
         # q and k are L2-normalised; the read-out scale Dk^-0.5 is folded into q (mlx-lm's `normalize_qk`)
         scale = self._dk**-0.5
-        self._norm_eps = 1e-6 * scale**2
-        self._norm_scale = mx.array([scale**2] * self._hk + [scale] * self._hk)[:, None].astype(self._taps.dtype)
-        mx.eval(self._decay_rate, self._dt_bias, self._taps, self._norm_scale)
+        scales = mx.array([scale**2] * self._hk + [scale] * self._hk)[:, None].astype(self._taps.dtype)
+        self._qk_norm = RowNorm(mx.broadcast_to(scales, (2 * self._hk, self._dk)), 1e-6 * scale**2)
+        self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
+        self._output_norm = RowNorm(module.norm.weight.astype(mx.float32), module.norm.eps)
+        self._out = linear(module.out_proj)
+        self._second_half = SecondHalf(layer)
+        mx.eval(self._decay_rate, self._dt_bias, self._taps)
 
     def __call__(self, h: mx.array, cache: RecurrentCache) -> mx.array:
-        """Rows ``[1, T, H]`` after the layer; feeds ``cache``."""
+        """Rows ``[T, H]`` after the layer; feeds ``cache``."""
         qkv, z, b, a = by_rows(self._projected, h)
         kernel_size, channels = self._taps.shape
         window = cache.window_or_zeros(kernel_size, channels, qkv.dtype)
-        conv_input = mx.concatenate([window, qkv], axis=1)
+        conv_input = mx.concatenate([window, qkv])
         qk, v = self._convolved(conv_input)
         state = cache.state
         if state is None:
@@ -71,27 +85,25 @@ class GatedDeltaLayer:
         return by_rows(self._finished, h, outputs, z)[0]
 
     def _projected(self, h: mx.array) -> Projections:
-        return self._project(self._module, self._layer.input_layernorm(h))
+        return self._project(self._module, self._input_norm(h))
 
     def _finished(self, h: mx.array, outputs: mx.array, z: mx.array) -> tuple[mx.array]:
-        """Gate, project and add ``outputs`` ``[1, T, Hv, Dv]``, then the MLP."""
-        norm = self._module.norm
+        """Gate, project and add ``outputs`` ``[T, Hv, Dv]``, then the MLP."""
         # `RMSNormGated`: normalised and gated by silu(z) in float32
-        gated = silu(z.astype(mx.float32).reshape(outputs.shape)) * mx.fast.rms_norm(outputs, norm.weight, norm.eps)
-        mixed = self._module.out_proj(gated.astype(h.dtype).reshape(z.shape))
-        return (after_mixing(self._layer, h + mixed),)
+        gated = silu(z.astype(mx.float32).reshape(outputs.shape)) * self._output_norm(outputs.astype(mx.float32))
+        return (self._second_half(h + self._out(gated.astype(h.dtype).reshape(z.shape))),)
 
     def _convolved(self, conv_input: mx.array) -> tuple[mx.array, mx.array]:
-        """``[1, K - 1 + T, C]`` convolved: normalised ``qk`` ``[T, 2 Hk, Dk]`` and ``v`` ``[T, Hv, Dv]``."""
+        """``[K - 1 + T, C]`` convolved: normalised ``qk`` ``[T, 2 Hk, Dk]`` and ``v`` ``[T, Hv, Dv]``."""
         taps, channels = self._taps.shape
-        rows = conv_input.shape[1] - taps + 1
+        rows = conv_input.shape[0] - taps + 1
 
         def part(start: int, end: int) -> tuple[mx.array, mx.array]:
             shape, strides = (end - start, taps, channels), (channels, channels, 1)
             windows = mx.as_strided(conv_input, shape, strides, start * channels)
             active = silu((windows * self._taps).sum(axis=1))
             qk, v = mx.split(active, [2 * self._hk * self._dk], axis=-1)
-            qk = mx.fast.rms_norm(qk.reshape(-1, 2 * self._hk, self._dk), None, self._norm_eps) * self._norm_scale
+            qk = self._qk_norm(qk.reshape(-1, 2 * self._hk, self._dk))
             return qk, v.reshape(-1, self._hv, self._dv)
 
         parts = num_parts(rows)
@@ -101,7 +113,7 @@ class GatedDeltaLayer:
         return mx.concatenate([qk for qk, _ in done]), mx.concatenate([v for _, v in done])
 
     def _by_rule(self, inputs: "_PassInputs") -> tuple[mx.array, OuterProductWrites]:
-        """Outputs ``[1, T, Hv, Dv]`` and the record, by the closed form."""
+        """Outputs ``[T, Hv, Dv]`` and the record, by the closed form."""
         rows, hk, hv, dk, dv = inputs.v.shape[0], self._hk, self._hv, self._dk, self._dv
         # [T, 2 Hk, Dk] to [Hk, 1, 2 T, Dk]: the queries of a head, then its keys
         qk = inputs.qk.astype(mx.float32).reshape(rows, 2, hk, dk).transpose(2, 1, 0, 3).reshape(hk, 1, 2 * rows, dk)
@@ -109,10 +121,8 @@ class GatedDeltaLayer:
         log_decay = self._decay_rate * nn.softplus(inputs.a.astype(mx.float32) + self._dt_bias)
         beta = sigmoid(inputs.b.astype(mx.float32))
         per_head = (hk, hv // hk, rows)
-        outputs, record = gated_delta_rule(
-            qk, v, log_decay.swapaxes(1, 2).reshape(per_head), beta.swapaxes(1, 2).reshape(per_head), inputs.state
-        )
-        return outputs.reshape(1, hv, rows, dv).swapaxes(1, 2), record
+        outputs, record = gated_delta_rule(qk, v, log_decay.T.reshape(per_head), beta.T.reshape(per_head), inputs.state)
+        return outputs.reshape(hv, rows, dv).swapaxes(0, 1), record
 
     def _by_kernel(self, inputs: "_PassInputs") -> tuple[mx.array, KernelPass]:
         """The same by mlx-lm's Metal kernel; the writes only if a commit asks for them."""
@@ -120,13 +130,14 @@ class GatedDeltaLayer:
         q, k = mx.split(inputs.qk, 2, axis=1)
         g = compute_g(self._module.A_log, inputs.a, self._module.dt_bias)
         state = inputs.state.reshape(1, self._hv, self._dv, self._dk)
-        outputs, final = gated_delta_kernel(q[None], k[None], inputs.v[None], g, mx.sigmoid(inputs.b), state)
-        return outputs, KernelPass(final.reshape(inputs.state.shape), rows, lambda: self._by_rule(inputs)[1])
+        beta = mx.sigmoid(inputs.b)
+        outputs, final = gated_delta_kernel(q[None], k[None], inputs.v[None], g[None], beta[None], state)
+        return outputs.squeeze(0), KernelPass(final.reshape(inputs.state.shape), rows, lambda: self._by_rule(inputs)[1])
 
 
 @dataclass(frozen=True)
 class _PassInputs:
-    """One pass: normalised ``qk`` ``[T, 2 Hk, Dk]``, ``v`` ``[T, Hv, Dv]``, ``a``, ``b`` ``[1, T, Hv]``, the state."""
+    """One pass: normalised ``qk`` ``[T, 2 Hk, Dk]``, ``v`` ``[T, Hv, Dv]``, ``a``, ``b`` ``[T, Hv]``, the state."""
 
     qk: mx.array
     v: mx.array

@@ -11,30 +11,47 @@ from skulk_core.cache.recurrent import RecurrentCache
 from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
 from skulk_core.models.elementwise import sigmoid
-from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, after_mixing
+from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
+from skulk_core.models.light import RowNorm, linear
 from skulk_core.models.parallel import by_rows
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
 
-def run_attention(layer: Any, h: mx.array, mask: Any, cache: AttentionCache) -> mx.array:
-    """Rows ``[1, T, H]`` after a gated attention layer, as `Qwen3NextAttention.__call__` of mlx-lm; feeds ``cache``."""
-    module, rows = layer.self_attn, h.shape[1]
+class GatedAttention:
+    """Runs one layer of mlx-lm (Qwen3-Next or Qwen3.5) whose mixer is gated full attention.
 
-    def project(h: mx.array) -> tuple[mx.array, ...]:
-        x = layer.input_layernorm(h)
-        return module.q_proj(x), module.k_proj(x), module.v_proj(x)
+    Its weights are mlx-lm's. Follows `Qwen3NextAttention.__call__`; queries and keys are normed and rotated together.
+    """
 
-    def finish(h: mx.array, out: mx.array, gate: mx.array) -> tuple[mx.array]:
-        return (after_mixing(layer, h + module.o_proj(out * sigmoid(gate))),)
+    def __init__(self, layer: Any) -> None:
+        module = layer.self_attn
+        self._num_heads, self._num_kv = module.num_attention_heads, module.num_key_value_heads
+        # the scores' scale is folded into the queries' norm
+        weights = [module.q_norm.weight * module.scale] * self._num_heads + [module.k_norm.weight] * self._num_kv
+        self._norm = RowNorm(mx.stack(weights), module.q_norm.eps)
+        self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
+        self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
+        self._o, self._rope = linear(module.o_proj), module.rope
+        self._second_half = SecondHalf(layer)
 
-    num_heads, num_kv = module.num_attention_heads, module.num_key_value_heads
-    both, keys, values = by_rows(project, h)
-    queries, gate = mx.split(both.reshape(1, rows, num_heads, -1), 2, axis=-1)
-    queries = module.rope(module.q_norm(queries).swapaxes(1, 2), offset=cache.offset)
-    keys = module.rope(module.k_norm(keys.reshape(1, rows, num_kv, -1)).swapaxes(1, 2), offset=cache.offset)
-    keys, values = cache.update_and_fetch(keys, values.reshape(1, rows, num_kv, -1).swapaxes(1, 2))
-    out = attend(queries, keys, values, module.scale, mask).swapaxes(1, 2).reshape(1, rows, -1)
-    return by_rows(finish, h, out, gate.reshape(1, rows, -1))[0]
+    def __call__(self, h: mx.array, mask: Any, cache: AttentionCache) -> mx.array:
+        """Rows ``[T, H]`` after the layer; feeds ``cache``."""
+        rows, num_heads = h.shape[0], self._num_heads
+        both, keys, values = by_rows(self._projected, h)
+        queries, gate = mx.split(both.reshape(rows, num_heads, -1), 2, axis=-1)
+        heads = self._norm(mx.concatenate([queries, keys.reshape(rows, self._num_kv, -1)], axis=1))
+        heads = self._rope(heads.swapaxes(0, 1)[None], offset=cache.offset)
+        queries, keys = mx.split(heads, [num_heads], axis=1)
+        keys, values = cache.update_and_fetch(keys, values.reshape(rows, self._num_kv, -1).swapaxes(0, 1)[None])
+        out = attend(queries.squeeze(0).swapaxes(0, 1), keys, values, mask)
+        return by_rows(self._finished, h, out.reshape(rows, -1), gate.reshape(rows, -1))[0]
+
+    def _projected(self, h: mx.array) -> tuple[mx.array, ...]:
+        x = self._input_norm(h)
+        return self._q(x), self._k(x), self._v(x)
+
+    def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> tuple[mx.array]:
+        return (self._second_half(h + self._o(out * sigmoid(gate))),)
 
 
 class HybridTarget(Target):
@@ -42,11 +59,11 @@ class HybridTarget(Target):
 
     def __init__(self, model: Any, layer_range: LayerRange | None = None) -> None:
         super().__init__(model, layer_range)
-        self._gated_delta: dict[int, GatedDeltaLayer] = {}
+        self._runners: dict[int, GatedDeltaLayer | GatedAttention] = {}
 
     @abc.abstractmethod
     def project(self, module: Any, x: mx.array) -> Projections:
-        """Input projections of a GDN ``module`` over ``[1, T, H]``."""
+        """Input projections of a GDN ``module`` over ``[T, H]``."""
 
     @property
     def released_conventions(self) -> Conventions:
@@ -62,14 +79,17 @@ class HybridTarget(Target):
         return RecurrentCache() if layer.is_linear else AttentionCache()
 
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
-        if isinstance(cache, AttentionCache):
-            return run_attention(layer, h, mask, cache)
-        assert isinstance(cache, RecurrentCache)
-        gated_delta = self._gated_delta.get(id(layer))
-        if gated_delta is None:
+        runner = self._runners.get(id(layer))
+        if runner is None:
             # not before the first pass: by then the weights have their final dtype
-            gated_delta = self._gated_delta[id(layer)] = GatedDeltaLayer(layer, self.project)
-        return gated_delta(h, cache)
+            linear = layer.is_linear
+            runner = GatedDeltaLayer(layer, self.project) if linear else GatedAttention(layer)
+            self._runners[id(layer)] = runner
+        if isinstance(runner, GatedDeltaLayer):
+            assert isinstance(cache, RecurrentCache)
+            return runner(h, cache)
+        assert isinstance(cache, AttentionCache)
+        return runner(h, mask, cache)
 
     def make_head_layer(self) -> Any:
         # the layer index decides the kind: the last of an interval is full attention

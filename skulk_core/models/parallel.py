@@ -53,14 +53,14 @@ def ranges(num_rows: int, parts: int) -> list[tuple[int, int]]:
 
 
 def by_rows(function: Callable[..., tuple[mx.array, ...]], *inputs: mx.array) -> tuple[mx.array, ...]:
-    """``function(*inputs)``, arrays ``[1, T, …]`` in and out, where no row depends on another."""
-    rows = inputs[0].shape[1]
+    """``function(*inputs)``, arrays ``[T, …]`` in and out, where no row depends on another."""
+    rows = inputs[0].shape[0]
     parts = num_parts(rows)
     if parts == 1:
         return function(*inputs)
 
     def part(start: int, end: int) -> Callable[[], tuple[mx.array, ...]]:
-        return lambda: function(*(x[:, start:end] for x in inputs))
+        return lambda: function(*(x[start:end] for x in inputs))
 
     results = in_parallel([part(start, end) for start, end in ranges(rows, parts)])
-    return tuple(mx.concatenate(list(pieces), axis=1) for pieces in zip(*results, strict=True))
+    return tuple(mx.concatenate(list(pieces)) for pieces in zip(*results, strict=True))

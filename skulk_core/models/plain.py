@@ -24,7 +24,8 @@ class PlainTarget(Target):
         return AttentionCache()
 
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
-        out: mx.array = layer(h, mask, cache=cache)
+        # squeezed, not indexed: an index is a gather
+        out: mx.array = layer(h[None], mask, cache=cache).squeeze(0)
         return out
 
     def make_head_layer(self) -> Any:

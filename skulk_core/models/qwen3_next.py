@@ -16,7 +16,6 @@ class Qwen3NextTarget(HybridTarget):
         return self.model
 
     def project(self, module: Any, x: mx.array) -> Projections:
-        q, k, v, z, b, a = module.fix_query_key_value_ordering(module.in_proj_qkvz(x), module.in_proj_ba(x))
-        rows = x.shape[1]
-        qkv = mx.concatenate([part.reshape(1, rows, -1) for part in (q, k, v)], axis=-1)
-        return qkv, z.reshape(1, rows, -1), b, a
+        rows, mixed = x.shape[0], (module.in_proj_qkvz(x)[None], module.in_proj_ba(x)[None])
+        q, k, v, z, b, a = (part.reshape(rows, -1) for part in module.fix_query_key_value_ordering(*mixed))
+        return mx.concatenate([q, k, v], axis=-1), z, b, a

@@ -1,0 +1,65 @@
+"""The same arithmetic in fewer operations, for passes so small that the number of operations is their cost.
+
+On a CPU every operation of MLX, a broadcast or a transpose too, costs about 5 microseconds of the thread that hands it
+out; a pass over one row of a small model is nothing else. Large passes and other devices take MLX's own.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+# Where a pass has more elements than this, computing them costs more than handing them out.
+_MOST_ELEMENTS = 8192
+
+
+def is_small(x: mx.array) -> bool:
+    """Whether handing out operations on ``x`` costs more than computing them."""
+    return x.size <= _MOST_ELEMENTS and mx.default_device() == mx.cpu
+
+
+def hand_over(*arrays: mx.array) -> None:
+    """Let a CPU begin with ``arrays`` while what follows is being built. A GPU is given a pass as a whole."""
+    if mx.default_device() == mx.cpu:
+        mx.async_eval(*arrays)
+
+
+def linear(module: Any) -> Callable[[mx.array], mx.array]:
+    """``module`` as a function of rows ``[T, in]``; an unquantised one without transposing its weight every time."""
+    if type(module) is not nn.Linear or "bias" in module:
+        return lambda x: module(x)
+    transposed = module.weight.T
+    mx.eval(transposed)
+    return lambda x: x @ transposed
+
+
+class RowNorm:
+    """RMS norm over the last axis: ``x * rsqrt(mean(x^2) + eps) * weight``.
+
+    ``weight`` ends in an axis of the norm's size; axes before it (heads) each have their own.
+    """
+
+    def __init__(self, weight: mx.array, eps: float) -> None:
+        size = weight.shape[-1]
+        self._weight, self._eps = weight, eps
+        # the mean's 1 / size moves out of the root: rsqrt(s / n + eps) = sqrt(n) * rsqrt(s + n eps)
+        self._scaled_weight = (weight.astype(mx.float32) * math.sqrt(size)).astype(weight.dtype)
+        self._shift = mx.array(eps * size, mx.float32)
+        mx.eval(self._scaled_weight, self._shift)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """``x`` of any shape that ends as the weight does."""
+        if x.dtype == mx.float32 and is_small(x):
+            out: mx.array = _scale(x, mx.square(x).sum(axis=-1, keepdims=True), self._shift, self._scaled_weight)
+            return out
+        if self._weight.ndim == 1:
+            return mx.fast.rms_norm(x, self._weight, self._eps)
+        return mx.fast.rms_norm(x, None, self._eps) * self._weight
+
+
+@partial(mx.compile, shapeless=True)
+def _scale(x: mx.array, square_sum: mx.array, shift: mx.array, weight: mx.array) -> mx.array:
+    return x * mx.rsqrt(square_sum + shift) * weight

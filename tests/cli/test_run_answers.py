@@ -1,0 +1,144 @@
+"""What a run prints when all is well: the text, the figures, the JSON object, and where the head was found."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head
+from cli_runner import Finished, OnTerminal, Program, in_process
+from hub_loopback import WAIT_S, LoopbackHub, Repo
+
+PROMPT = "Return the number of elements"
+SHORT = (PROMPT, "--max-tokens", "40")
+TEMPLATE = "{% for message in messages %}Question: {{ message.content }}\nAnswer:{% endfor %}"
+STATS = {
+    "prompt_tokens": int,
+    "prefill_s": float,
+    "decode_s": float,
+    "decode_tokens_per_s": float,
+    "rounds": int,
+    "drafted": int,
+    "accepted": int,
+    "acceptance": list,
+    "tokens_per_round": float,
+    "draft_depth": int,
+    "synchronisations": int,
+    "extra_passes": int,
+}
+
+
+@pytest.fixture(scope="module")
+def answer() -> dict[str, Any]:
+    return in_process("run", "demo", *SHORT, "--json").answer
+
+
+def test_a_prompt_on_stdin_in_another_folder(skulk: Program, answer: dict[str, Any], tmp_path: Path) -> None:
+    result = skulk.run("run", "demo", "-", *SHORT[1:], "--verbose", stdin=PROMPT.encode(), cwd=tmp_path)
+    assert (result.code, result.stdout) == (0, answer["text"] + "\n")
+    model, head, conventions, figures = result.stderr.splitlines()
+    assert model.startswith("model: demo (")
+    assert head.startswith("head: demo sidecar (comes with the demo)")
+    assert conventions.startswith("conventions from sidecar metadata: norm_offset 1.0, concat_order embedding_first")
+    assert figures.startswith("40 tokens")
+
+
+def test_one_line_of_figures(answer: dict[str, Any]) -> None:
+    shown = in_process("run", "demo", *SHORT)
+    assert shown.stdout == answer["text"] + "\n"
+    (line,) = shown.stderr.splitlines()
+    tokens, speed, per_round, accepted, depth = line.split(" · ")
+    assert tokens == "40 tokens"
+    assert speed.endswith(" tok/s")
+    assert per_round.endswith(" tokens a round")
+    assert accepted.startswith("accepted by position ")
+    assert accepted.count("%") == 4
+    assert depth == "depth 4"
+    assert in_process("run", "demo", *SHORT, "--quiet") == Finished(0, shown.stdout, "")
+
+
+def test_the_json_object(answer: dict[str, Any]) -> None:
+    assert list(answer)[:3] == ["schema", "model", "sidecar"]
+    assert (answer["schema"], answer["model"], answer["sidecar"]) == (1, "demo", "demo sidecar")
+    assert (answer["finish_reason"], answer["plain_because"]) == ("length", None)
+    assert len(answer["tokens"]) == 40
+    stats = answer["stats"]
+    assert {name: type(value) for name, value in stats.items()} == STATS
+    assert stats["rounds"] < 39
+    assert stats["accepted"] + stats["rounds"] == 39  # the first token belongs to no round
+    assert len(stats["acceptance"]) == stats["draft_depth"] == 4
+    assert stats["extra_passes"] == 0
+
+
+def test_speculation_changes_speed_and_never_the_text(answer: dict[str, Any]) -> None:
+    shown = in_process("run", "demo", *SHORT, "--json", "--draft-depth", "0")
+    plain = shown.answer
+    assert (plain["tokens"], plain["text"]) == (answer["tokens"], answer["text"])
+    assert (plain["stats"]["rounds"], plain["sidecar"]) == (39, None)
+    assert shown.stderr.endswith(" · depth 0: plain decoding was asked for\n")
+
+
+def test_a_checkpoint_that_carries_its_own_head_uses_it_unless_another_is_named(
+    answer: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = demo_with_own_head(tmp_path / "model")
+    own = in_process("run", folder, *SHORT, "--json", "--draft-depth", "4").answer
+    assert own["sidecar"] == str(folder)
+    assert own["stats"]["acceptance"] == answer["stats"]["acceptance"]
+    named = in_process("run", folder, *SHORT, "--json", "--sidecar", DEMO_SIDECAR).answer
+    assert named["sidecar"] == str(DEMO_SIDECAR)
+    assert named["tokens"] == own["tokens"] == answer["tokens"]
+
+
+def test_raw_leaves_the_chat_template_out(tmp_path: Path) -> None:
+    folder = demo_copy(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    asked = ("run", folder, "hi", "--max-tokens", "1", "--json")
+    wrapped, raw = in_process(*asked).answer, in_process(*asked, "--raw").answer
+    assert raw["stats"]["prompt_tokens"] == 1
+    assert wrapped["stats"]["prompt_tokens"] > 5
+
+
+def test_a_stop_string_is_never_printed_whatever_tokens_it_is_spread_over(answer: dict[str, Any]) -> None:
+    text = answer["text"]
+    # from the middle of one word into the next: no token ends where this does
+    stop = text[len(text) // 2 : len(text) // 2 + 9]
+    asked = ("run", "demo", *SHORT, "--json", "--stop", "no such text", "--stop", stop)
+    plain, fast = (in_process(*asked, "--draft-depth", depth).answer for depth in ("0", "4"))
+    assert plain["text"] == text[: text.index(stop)]
+    assert plain["finish_reason"] == "stop"
+    assert (fast["text"], fast["tokens"]) == (plain["text"], plain["tokens"])
+    assert plain["tokens"] == answer["tokens"][: len(plain["tokens"])]
+    assert len(plain["tokens"]) < 40
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as hub:
+        files = {path.name: path.read_bytes() for path in DEMO.iterdir()}
+        hub.repos["owner/tuned"] = Repo(files, card={"base_model": "owner/base"})
+        hub.repos["owner/base"] = Repo({}, card={})
+        hub.repos["owner/base-mtp"] = Repo({"mtp.safetensors": DEMO_SIDECAR.read_bytes()})
+        yield hub
+
+
+def test_from_the_hub_with_the_head_that_the_catalog_knows(hub: LoopbackHub, skulk: Program, tmp_path: Path) -> None:
+    entry = {"kind": "sidecar", "base": "owner/base", "repo": "owner/base-mtp", "layout": "qwen_mtp"}
+    config = tmp_path / "config" / "skulk"
+    config.mkdir(parents=True)
+    entries = [{**entry, "licence": "apache-2.0", "default_depth": 3}]
+    (config / "catalog.yaml").write_text(json.dumps({"schema": 1, "entries": entries}))
+    asked = ("run", "owner/tuned@main", *SHORT, "--json")
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "XDG_CONFIG_HOME": str(config.parent)}
+    progress_was_seen = Event()
+    hub.before_body["model.safetensors"] = lambda: progress_was_seen.wait(WAIT_S)
+    terminal = OnTerminal(skulk, *asked, **settings)
+    terminal.wait_for(" MB")
+    progress_was_seen.set()
+    finished = terminal.finish()
+    assert finished.code == 0, finished.stderr
+    assert finished.answer["model"] == f"owner/tuned@{hub.repos['owner/tuned'].sha}"
+    assert finished.answer["sidecar"] == "owner/base-mtp"
+    assert finished.answer["stats"]["draft_depth"] == 3
