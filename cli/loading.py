@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from cli.options import read_conventions
+from cli.program import INTERRUPTS
 from cli.render import Reporter
 from skulk_core.catalog import Catalog
 from skulk_core.errors import NoDraftHead, SkulkError
@@ -64,6 +65,7 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
     from skulk_core.heads.loading import load_head
     from skulk_core.models import loading
 
+    INTERRUPTS.check()
     source = locate_model(ref, reporter.bytes)
     reporter.step(f"loading {ref}")
     dtype = auto_dtype() if choice.dtype == "auto" else choice.dtype

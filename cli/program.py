@@ -55,20 +55,23 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
+# Of this process. Checked also where Ctrl-C raises by itself: what we import may swallow it.
+INTERRUPTS = Interrupts()
+
+
 @contextmanager
 def interrupts_at_checks() -> Iterator[Interrupts]:
     """In the block Ctrl-C, once or often, does nothing but what `Interrupts.check` does, where that is called.
 
     Raised anywhere else, it would leave caches that were fed half a pass.
     """
-    interrupts = Interrupts()
 
     def note(*_: object) -> None:
-        interrupts.pending = True
+        INTERRUPTS.pending = True
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield interrupts
+        yield INTERRUPTS
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -87,6 +90,7 @@ def _interrupt_but_not_by_echoes() -> None:
 
     def interrupt(*_: object) -> None:
         nonlocal last_s
+        INTERRUPTS.pending = True
         before_s, last_s = last_s, time.monotonic()
         if last_s - before_s >= _ECHO_S:
             raise KeyboardInterrupt

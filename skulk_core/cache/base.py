@@ -51,6 +51,11 @@ class LayerCache(abc.ABC):
         """Bytes held, spare room included."""
         return sum(array.nbytes for array in self.arrays())
 
+    @property
+    def buffer_nbytes(self) -> int:
+        """Bytes of buffers written in place, which MLX copies whole while an unfinished pass still reads them."""
+        return self.nbytes
+
 
 class CacheList(Sequence[LayerCache]):
     """The caches of a range of layers: they commit all or none."""
@@ -92,3 +97,8 @@ class CacheList(Sequence[LayerCache]):
     def nbytes(self) -> int:
         """Bytes held by all layers."""
         return sum(layer.nbytes for layer in self._layers)
+
+    @property
+    def buffer_nbytes(self) -> int:
+        """Bytes of buffers written in place, of all layers."""
+        return sum(layer.buffer_nbytes for layer in self._layers)

@@ -45,9 +45,8 @@ class OuterProductWrites:
     def state_after(self, num_rows: int) -> mx.array:
         if self.final is not None and num_rows == self.log_decay.shape[-1]:
             return self.final
-        log_decay = self.log_decay[..., :num_rows]
+        log_decay, writes = self.log_decay[..., :num_rows], self.writes[..., :num_rows, :]
         last = log_decay[..., -1:]
-        writes = self.writes[..., :num_rows, :]
         if num_rows > 1:
             writes = writes * mx.exp(last - log_decay)[..., None]
         return mx.exp(last)[..., None] * self.state + writes.swapaxes(-1, -2) @ self.keys[..., :num_rows, :]
@@ -99,6 +98,10 @@ class RecurrentCache(LayerCache):
             self.state = self._record.state_after(num_rows)
         # the record holds the whole pass; let it go
         self._conv_input = self._record = None
+
+    @property
+    def buffer_nbytes(self) -> int:
+        return 0  # every pass makes its arrays anew
 
     def arrays(self) -> list[mx.array]:
         return [array for array in (self.state, self.conv_window) if array is not None]

@@ -17,6 +17,9 @@ PREFILL_ROWS = 512
 # Rounds between releases of MLX's buffer cache: growing key buffers leave freed ones of every size behind.
 _ROUNDS_BETWEEN_CLEARS = 256
 
+# K/V that a pass launched ahead may copy: beyond this the copies cost more than the wait for the pass before it.
+_MOST_COPIED_NBYTES = 16 << 20
+
 Progress = Callable[[int, int], None]
 
 
@@ -85,7 +88,7 @@ class Decoder:
 
         A round drafts ``d`` tokens, verifies them in one pass over ``[bonus, drafts]``, accepts a prefix of ``n``,
         commits ``n + 1`` rows everywhere and emits ``n + 1`` tokens, with one synchronisation. At depth 0 the verdict
-        is known beforehand, so the next pass is launched before the token is waited for.
+        is known beforehand, so the next pass is launched before the token is waited for, while the caches are small.
         """
         left, depth = max_tokens, self.stats.draft_depth
         flight: _Flight | None = None
@@ -96,7 +99,8 @@ class Decoder:
                 following = None
                 if flight.depth == 0:
                     self._take(flight, 1)
-                    following = self._launch(0) if left > 1 and depth == 0 else None
+                    ahead = depth == 0 and left > 1 and self._caches.buffer_nbytes <= _MOST_COPIED_NBYTES
+                    following = self._launch(0) if ahead else None
                 accepted, emitted = self._verdict(flight)
                 kept = _until_stop(emitted, stop_tokens)
                 if flight.depth > 0:

@@ -74,12 +74,16 @@ class QwenMtpHead(DraftHead):
 
     def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:
         """Output of the layer ``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
-        halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
-        if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
-            halves.reverse()
-        z = self._fc(mx.concatenate(halves, axis=-1))
+        z = self._entering(h, self._target.embed_tokens(tokens))
         mask = self._cache.mask(tokens.shape[0])
         return self._target.run_layer(self._module.layers[0], z, self._cache, mask)
+
+    def _entering(self, h: mx.array, embedded: mx.array) -> mx.array:
+        """What the layer reads: both halves normed, put together and projected to ``[T, H]``."""
+        halves = [self._embedding_norm(embedded), self._hidden_norm(h)]
+        if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
+            halves.reverse()
+        return self._fc(mx.concatenate(halves, axis=-1))
 
     def arrays(self) -> list[mx.array]:
         return self._cache.arrays() + ([] if self._last is None else [self._last])

@@ -137,8 +137,17 @@ def _causal(num_rows: int) -> tuple[mx.array, mx.array]:
     return inclusive, strict
 
 
+@lru_cache(maxsize=16)
+def _identity(num_rows: int) -> mx.array:
+    identity = mx.eye(num_rows)
+    mx.eval(identity)
+    return identity
+
+
 def _solve(lower: mx.array, right: mx.array) -> mx.array:
     """``(I + lower)^-1 right`` for a strictly lower matrix of at most ``_NILPOTENT_ROWS`` rows."""
+    if lower.shape[-1] > 2 and mx.default_device() == mx.cpu:
+        return _unit_lower_inverse(lower) @ right
     # (I + L)^-1 = ... (I + L^4)(I + L^2)(I - L), because L^T = 0
     solution, power, exponent = right - lower @ right, lower, 2
     while exponent < lower.shape[-1]:
@@ -149,12 +158,19 @@ def _solve(lower: mx.array, right: mx.array) -> mx.array:
 
 
 def _unit_lower_inverse(lower: mx.array) -> mx.array:
-    """``(I + lower)^-1`` of strictly lower ``[..., T, T]``, T a power of two, by halves."""
+    """``(I + lower)^-1`` of strictly lower ``[..., T, T]``."""
+    if mx.default_device() == mx.cpu:
+        return mx.linalg.tri_inv(lower + _identity(lower.shape[-1]))
+    return _inverse_by_halves(lower)
+
+
+def _inverse_by_halves(lower: mx.array) -> mx.array:
+    """The same for T a power of two, in products alone: MLX has no triangular inverse on a GPU."""
     rows = lower.shape[-1]
     if rows <= _NILPOTENT_ROWS:
         return _solve(lower, mx.broadcast_to(mx.eye(rows), lower.shape))
     half = rows // 2
-    above, below = _unit_lower_inverse(mx.stack([lower[..., :half, :half], lower[..., half:, half:]]))
+    above, below = _inverse_by_halves(mx.stack([lower[..., :half, :half], lower[..., half:, half:]]))
     corner = -(below @ (lower[..., half:, :half] @ above))
     top = mx.concatenate([above, mx.zeros_like(above)], axis=-1)
     return mx.concatenate([top, mx.concatenate([corner, below], axis=-1)], axis=-2)

@@ -1,7 +1,6 @@
 """A gated delta net layer run row-exactly: mlx-lm's submodules, our rule, a record for the commit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -71,18 +70,36 @@ class GatedDeltaLayer:
 
     def __call__(self, h: mx.array, cache: RecurrentCache) -> mx.array:
         """Rows ``[T, H]`` after the layer; feeds ``cache``."""
-        qkv, z, b, a = by_rows(self._projected, h)
         kernel_size, channels = self._taps.shape
-        window = cache.window_or_zeros(kernel_size, channels, qkv.dtype)
-        conv_input = mx.concatenate([window, qkv])
-        qk, v = self._convolved(conv_input)
+        window = cache.window_or_zeros(kernel_size, channels, self._taps.dtype)
         state = cache.state
         if state is None:
             state = mx.zeros((self._hk, self._hv // self._hk, self._dv, self._dk), mx.float32)
-        inputs = _PassInputs(qk, v, a, b, state)
-        outputs, record = self._by_kernel(inputs) if has_kernel(self._dk) else self._by_rule(inputs)
+        if has_kernel(self._dk):
+            return self._by_kernel(h, window, state, cache)
+        return self._by_rule(h, window, state, cache)
+
+    def _by_rule(self, h: mx.array, window: mx.array, state: mx.array, cache: RecurrentCache) -> mx.array:
+        """The layer by the closed form of its rule."""
+        qkv, z, b, a = by_rows(self._projected, h)
+        conv_input = mx.concatenate([window, qkv])
+        outputs, record = self._recurrence(*self._convolved(conv_input), b, a, state)
         cache.feed(conv_input, record)
         return by_rows(self._finished, h, outputs, z)[0]
+
+    def _by_kernel(self, h: mx.array, window: mx.array, state: mx.array, cache: RecurrentCache) -> mx.array:
+        """The same by mlx-lm's Metal kernel; the writes only if a commit asks for them."""
+        rows = h.shape[0]
+        qkv, z, b, a = self._projected(h)
+        conv_input = mx.concatenate([window, qkv])
+        qk, v = self._convolved(conv_input)
+        q, k = mx.split(qk, 2, axis=1)
+        g, beta = compute_g(self._module.A_log, a, self._module.dt_bias), mx.sigmoid(b)
+        flat = state.reshape(1, self._hv, self._dv, self._dk)
+        outputs, final = gated_delta_kernel(q[None], k[None], v[None], g[None], beta[None], flat)
+        writes = partial(self._recurrence, qk, v, b, a, state)
+        cache.feed(conv_input, KernelPass(final.reshape(state.shape), rows, lambda: writes()[1]))
+        return self._finished(h, outputs.squeeze(0), z)[0]
 
     def _projected(self, h: mx.array) -> Projections:
         return self._project(self._module, self._input_norm(h))
@@ -112,35 +129,16 @@ class GatedDeltaLayer:
         done = in_parallel([partial(part, start, end) for start, end in ranges(rows, parts)])
         return mx.concatenate([qk for qk, _ in done]), mx.concatenate([v for _, v in done])
 
-    def _by_rule(self, inputs: "_PassInputs") -> tuple[mx.array, OuterProductWrites]:
-        """Outputs ``[T, Hv, Dv]`` and the record, by the closed form."""
-        rows, hk, hv, dk, dv = inputs.v.shape[0], self._hk, self._hv, self._dk, self._dv
+    def _recurrence(
+        self, qk: mx.array, v: mx.array, b: mx.array, a: mx.array, state: mx.array
+    ) -> tuple[mx.array, OuterProductWrites]:
+        """Outputs ``[T, Hv, Dv]`` and the record, by the closed form, of what `_convolved` and `_projected` gave."""
+        rows, hk, hv, dk, dv = v.shape[0], self._hk, self._hv, self._dk, self._dv
         # [T, 2 Hk, Dk] to [Hk, 1, 2 T, Dk]: the queries of a head, then its keys
-        qk = inputs.qk.astype(mx.float32).reshape(rows, 2, hk, dk).transpose(2, 1, 0, 3).reshape(hk, 1, 2 * rows, dk)
-        v = inputs.v.astype(mx.float32).transpose(1, 0, 2).reshape(hk, hv // hk, rows, dv)
-        log_decay = self._decay_rate * nn.softplus(inputs.a.astype(mx.float32) + self._dt_bias)
-        beta = sigmoid(inputs.b.astype(mx.float32))
+        qk = qk.astype(mx.float32).reshape(rows, 2, hk, dk).transpose(2, 1, 0, 3).reshape(hk, 1, 2 * rows, dk)
+        v = v.astype(mx.float32).transpose(1, 0, 2).reshape(hk, hv // hk, rows, dv)
+        log_decay = self._decay_rate * nn.softplus(a.astype(mx.float32) + self._dt_bias)
+        beta = sigmoid(b.astype(mx.float32))
         per_head = (hk, hv // hk, rows)
-        outputs, record = gated_delta_rule(qk, v, log_decay.T.reshape(per_head), beta.T.reshape(per_head), inputs.state)
+        outputs, record = gated_delta_rule(qk, v, log_decay.T.reshape(per_head), beta.T.reshape(per_head), state)
         return outputs.reshape(hv, rows, dv).swapaxes(0, 1), record
-
-    def _by_kernel(self, inputs: "_PassInputs") -> tuple[mx.array, KernelPass]:
-        """The same by mlx-lm's Metal kernel; the writes only if a commit asks for them."""
-        rows = inputs.v.shape[0]
-        q, k = mx.split(inputs.qk, 2, axis=1)
-        g = compute_g(self._module.A_log, inputs.a, self._module.dt_bias)
-        state = inputs.state.reshape(1, self._hv, self._dv, self._dk)
-        beta = mx.sigmoid(inputs.b)
-        outputs, final = gated_delta_kernel(q[None], k[None], inputs.v[None], g[None], beta[None], state)
-        return outputs.squeeze(0), KernelPass(final.reshape(inputs.state.shape), rows, lambda: self._by_rule(inputs)[1])
-
-
-@dataclass(frozen=True)
-class _PassInputs:
-    """One pass: normalised ``qk`` ``[T, 2 Hk, Dk]``, ``v`` ``[T, Hv, Dv]``, ``a``, ``b`` ``[T, Hv]``, the state."""
-
-    qk: mx.array
-    v: mx.array
-    a: mx.array
-    b: mx.array
-    state: mx.array

@@ -12,7 +12,7 @@ from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
 from skulk_core.models.elementwise import sigmoid
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
-from skulk_core.models.light import RowNorm, linear
+from skulk_core.models.light import Rotary, RowNorm, is_small, linear
 from skulk_core.models.parallel import by_rows
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
@@ -31,24 +31,28 @@ class GatedAttention:
         self._norm = RowNorm(mx.stack(weights), module.q_norm.eps)
         self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
         self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
-        self._o, self._rope = linear(module.o_proj), module.rope
+        self._o, self._rope = linear(module.o_proj), Rotary(module.rope)
         self._second_half = SecondHalf(layer)
 
     def __call__(self, h: mx.array, mask: Any, cache: AttentionCache) -> mx.array:
         """Rows ``[T, H]`` after the layer; feeds ``cache``."""
-        rows, num_heads = h.shape[0], self._num_heads
-        both, keys, values = by_rows(self._projected, h)
-        queries, gate = mx.split(both.reshape(rows, num_heads, -1), 2, axis=-1)
-        heads = self._norm(mx.concatenate([queries, keys.reshape(rows, self._num_kv, -1)], axis=1))
-        heads = self._rope(heads.swapaxes(0, 1)[None], offset=cache.offset)
-        queries, keys = mx.split(heads, [num_heads], axis=1)
-        keys, values = cache.update_and_fetch(keys, values.reshape(rows, self._num_kv, -1).swapaxes(0, 1)[None])
-        out = attend(queries.squeeze(0).swapaxes(0, 1), keys, values, mask)
-        return by_rows(self._finished, h, out.reshape(rows, -1), gate.reshape(rows, -1))[0]
+        rows = h.shape[0]
+        heads, values, gate = by_rows(self._projected, h)
+        if self._rope.is_simple and is_small(h):
+            heads = self._rope.rotate(heads, *self._rope.angles(rows, cache.offset))
+        else:
+            heads = self._rope(heads, cache.offset)
+        queries, keys = mx.split(heads, [self._num_heads], axis=1)
+        keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
+        out = attend(queries, keys, values, mask)
+        return by_rows(self._finished, h, out.reshape(rows, -1), gate)[0]
 
     def _projected(self, h: mx.array) -> tuple[mx.array, ...]:
-        x = self._input_norm(h)
-        return self._q(x), self._k(x), self._v(x)
+        """Normed queries and keys ``[T, H + Hkv, D]``, values ``[T, Hkv, D]`` and the output gate ``[T, H D]``."""
+        x, rows = self._input_norm(h), h.shape[0]
+        queries, gate = mx.split(self._q(x).reshape(rows, self._num_heads, -1), 2, axis=-1)
+        keys, values = (projected(x).reshape(rows, self._num_kv, -1) for projected in (self._k, self._v))
+        return self._norm(mx.concatenate([queries, keys], axis=1)), values, gate.reshape(rows, -1)
 
     def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> tuple[mx.array]:
         return (self._second_half(h + self._o(out * sigmoid(gate))),)

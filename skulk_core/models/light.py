@@ -6,7 +6,7 @@ out; a pass over one row of a small model is nothing else. Large passes and othe
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +14,9 @@ import mlx.nn as nn
 
 # Where a pass has more elements than this, computing them costs more than handing them out.
 _MOST_ELEMENTS = 8192
+
+# Positions whose angles are worked out at first; then twice as many whenever a text grows beyond them.
+_LEAST_POSITIONS = 1024
 
 
 def is_small(x: mx.array) -> bool:
@@ -60,6 +63,55 @@ class RowNorm:
         return mx.fast.rms_norm(x, None, self._eps) * self._weight
 
 
+# One kernel for every norm: each that is compiled costs a second of g++ when a machine runs it for the first time, so
+# nothing else here is.
 @partial(mx.compile, shapeless=True)
 def _scale(x: mx.array, square_sum: mx.array, shift: mx.array, weight: mx.array) -> mx.array:
     return x * mx.rsqrt(square_sum + shift) * weight
+
+
+class Rotary:
+    """RoPE of ``[T, heads, D]`` with angles worked out once a pass, whatever the number of layers.
+
+    Stands in for an `nn.RoPE` with halves (not interleaved pairs) where a pass is small; any other rope is called.
+    """
+
+    def __init__(self, rope: Any) -> None:
+        self._rope = rope
+        self.is_simple = type(rope) is nn.RoPE and not rope.traditional
+
+    def angles(self, num_rows: int, offset: int) -> tuple[mx.array, mx.array]:
+        """Cosines and sines ``[T, 1, r / 2]`` for rows from position ``offset`` on."""
+        assert self.is_simple
+        return _angles(self._rope.dims, self._rope.base, self._rope.scale, num_rows, offset)
+
+    def rotate(self, x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
+        """``x`` ``[T, heads, D]`` rotated by `angles`; dimensions beyond the rope's pass through."""
+        half = self._rope.dims // 2
+        first, second, rest = mx.split(x, [half, 2 * half], axis=-1)
+        # the angles are float32; activations keep their dtype
+        turned = [first * cosines - second * sines, second * cosines + first * sines]
+        parts = [part.astype(x.dtype) for part in turned] + ([rest] if rest.shape[-1] else [])
+        return mx.concatenate(parts, axis=-1)
+
+    def __call__(self, x: mx.array, offset: int) -> mx.array:
+        """The rope itself."""
+        turned: mx.array = self._rope(x.swapaxes(0, 1)[None], offset=offset)
+        return turned.squeeze(0).swapaxes(0, 1)
+
+
+@lru_cache(maxsize=4)
+def _angles(dims: int, base: float, scale: float, num_rows: int, offset: int) -> tuple[mx.array, mx.array]:
+    """Remembered for the layers of a pass."""
+    end = offset + num_rows
+    cosines, sines = _angle_tables(dims, base, scale, max(_LEAST_POSITIONS, 1 << (end - 1).bit_length()))
+    return cosines[offset:end], sines[offset:end]
+
+
+@lru_cache(maxsize=4)
+def _angle_tables(dims: int, base: float, scale: float, num_positions: int) -> tuple[mx.array, mx.array]:
+    positions = mx.arange(num_positions, dtype=mx.float32)[:, None, None] * scale
+    angles = positions * mx.exp(mx.arange(dims // 2, dtype=mx.float32) * (-2 * math.log(base) / dims))
+    tables = mx.cos(angles), mx.sin(angles)
+    mx.eval(*tables)
+    return tables

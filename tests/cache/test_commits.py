@@ -175,7 +175,7 @@ def test_a_list_commits_all_or_none() -> None:
     """Otherwise two layers disagree on how long the text is."""
     target = make_target(build(HYBRID))
     caches = target.make_caches()
-    h = target.embed(random_tokens(2, 0), 0).h[None]
+    h = target.embed(random_tokens(2, 0), 0).h
     target.run_layer(target.layers[0], h, caches[0], None)
     with pytest.raises(AssertionError, match="fed different passes"):
         caches.commit(1)

@@ -45,6 +45,15 @@ def test_a_prompt_on_stdin_in_another_folder(skulk: Program, answer: dict[str, A
     assert figures.startswith("40 tokens")
 
 
+def test_the_demo_alone_shows_its_prompt_and_ends_before_it_repeats_itself() -> None:
+    shown = in_process("run", "demo", "--json")
+    prompt, _ = shown.stderr.splitlines()
+    assert prompt.startswith("prompt: The ")
+    words = shown.answer["text"].split()
+    assert len(set(zip(words, words[1:], words[2:], strict=False))) > 0.7 * len(words)
+    assert shown.answer["stats"]["accepted"] > shown.answer["stats"]["rounds"]
+
+
 def test_one_line_of_figures(answer: dict[str, Any]) -> None:
     shown = in_process("run", "demo", *SHORT)
     assert shown.stdout == answer["text"] + "\n"

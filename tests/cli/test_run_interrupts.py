@@ -1,12 +1,18 @@
 """Ctrl-C, at every stage of a run: what was written stays, one line says so, and no traceback."""
 
 import signal
+from pathlib import Path
 from subprocess import Popen
+from threading import Event
 
+from cli_checkpoints import DEMO
 from cli_runner import Finished, OnTerminal, Program
+from hub_loopback import WAIT_S, LoopbackHub, Repo
 
 INTERRUPTED = 130
-LONG_PROMPT = " word" * 3500  # several passes, of which the first is reported
+NUM_WORDS = 3500
+LONG_PROMPT = " word" * NUM_WORDS  # several passes, of which the first is reported
+SLOWLY = {"SKULK_BLAS": "reference"}
 LONG_ANSWER = ("--max-tokens", "3500")  # many seconds
 
 
@@ -18,7 +24,7 @@ def ending(process: "Popen[bytes]", read_stdout: bytes = b"", read_stderr: bytes
 
 
 def test_while_answering(skulk: Program) -> None:
-    process = skulk.start("run", "demo", *LONG_ANSWER)
+    process = skulk.start("run", "demo", "Return the", *LONG_ANSWER)
     assert process.stdout is not None
     assert process.stderr is not None
     first = process.stdout.read(1)
@@ -51,7 +57,7 @@ def test_while_answering_in_json(skulk: Program) -> None:
 
 
 def test_while_reading_the_prompt(skulk: Program) -> None:
-    terminal = OnTerminal(skulk, "run", "demo", LONG_PROMPT, "--json")
+    terminal = OnTerminal(skulk, "run", "demo", LONG_PROMPT, "--json", **SLOWLY)
     terminal.wait_for("reading the prompt")
     terminal.process.send_signal(signal.SIGINT)
     finished = terminal.finish()
@@ -59,7 +65,7 @@ def test_while_reading_the_prompt(skulk: Program) -> None:
     assert finished.code == INTERRUPTED
     answer = finished.answer
     assert (answer["text"], answer["tokens"], answer["finish_reason"]) == ("", [], "interrupted")
-    assert answer["stats"]["prompt_tokens"] == 3500
+    assert answer["stats"]["prompt_tokens"] == NUM_WORDS
 
 
 def test_while_loading(skulk: Program) -> None:
@@ -70,6 +76,21 @@ def test_while_loading(skulk: Program) -> None:
     assert "Traceback" not in finished.stderr
     assert finished.code == INTERRUPTED
     assert finished.stdout == ""
+    assert "interrupted" in finished.stderr
+
+
+def test_while_downloading(skulk: Program, tmp_path: Path) -> None:
+    with LoopbackHub() as hub:
+        hub.repos["owner/tiny"] = Repo({path.name: path.read_bytes() for path in DEMO.iterdir()})
+        interrupted = Event()
+        hub.before_body["model.safetensors"] = lambda: interrupted.wait(WAIT_S)
+        terminal = OnTerminal(skulk, "run", "owner/tiny", "hi", HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path))
+        terminal.wait_for(" MB")
+        terminal.process.send_signal(signal.SIGINT)
+        interrupted.set()
+        finished = terminal.finish()
+    assert "Traceback" not in finished.stderr
+    assert (finished.code, finished.stdout) == (INTERRUPTED, "")
     assert "interrupted" in finished.stderr
 
 

@@ -9,10 +9,9 @@ FAILED, CLOSED_PIPE = 1, 141
 SHORT = ("run", "demo", "hi", "--max-tokens", "3")
 
 SCRIPTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "reader gone": ('"$@" | head -c 1; exit ${PIPESTATUS[0]}', ("run", "demo", "--max-tokens", "400")),
+    "reader gone": ('"$@" | head -c 1; exit ${PIPESTATUS[0]}', ("run", "demo", "hi", "--max-tokens", "400")),
     "stdout closed": ('"$@" >&-', SHORT),
     "stdout full": ('"$@" >/dev/full', SHORT),
-    "stdout full, json": ('"$@" >/dev/full', (*SHORT, "--json")),
     "stderr closed": ('"$@" 2>&-', SHORT),
     "stderr full": ('"$@" 2>/dev/full', SHORT),
     "stderr's reader gone": ('"$@" 2> >(true)', (*SHORT, "-v")),
