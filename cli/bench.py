@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from skulk_core.bench.arms import ArmResult
 
 JSON_SCHEMA = 1
-DEFAULT_SWEEP = "0,1,2,3,4"
+DEFAULT_SWEEP = "0,1,2,3,4,5,6"
 AGAINST = ("mlx-lm",)
 # in the manner of what the demo was trained on; any model can continue them
 PROMPTS = (
@@ -70,15 +70,20 @@ def bench_command(
 
         target, head = loaded.model.target, loaded.head.head if loaded.head else None
         encoded = [loaded.model.tokenizer.encode(text) for text in texts]
-        costs = measure_costs(target, head, encoded[0], depths)
+        # isolated costs hold for the middle of a text, and are taken before and after: machines drift
+        every = [token for prompt in encoded for token in prompt]
+        middle = len(encoded[0]) + tokens // 2
+        text = (every * (middle // len(every) + 1))[:middle]
+        reporter.step("measuring the parts of a round")
+        before = measure_costs(target, head, text, depths)
         arms: list[int | str] = [*([against] if against else []), *depths]
         results = run_arms(target, head, arms, encoded, tokens, runs, reporter.turns)
+        costs = before.mean(measure_costs(target, head, text, depths))
         for result in results.values():
             result.predict(costs)
         long = None
         if prefill:
-            prompt = [token for text in encoded for token in text]
-            repeated = (prompt * (prefill // len(prompt) + 1))[:prefill]
+            repeated = (every * (prefill // len(every) + 1))[:prefill]
             reporter.step(f"timing a prompt of {prefill} tokens")
             long = prefill_seconds(target, repeated, runs)
     choice = blas.prepare()

@@ -1,5 +1,6 @@
 """Model and head for a command, with progress: the part that `run` and `bench` share."""
 
+import gc
 import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -51,6 +52,14 @@ class Loaded:
 
 def load(choice: Choice, reporter: Reporter) -> Loaded:
     """Find, download and load what ``choice`` names."""
+    loaded = _load(choice, reporter)
+    # what was imported and loaded stays to the end: the collector need not walk it in every round
+    gc.collect()
+    gc.freeze()
+    return loaded
+
+
+def _load(choice: Choice, reporter: Reporter) -> Loaded:
     overrides = read_conventions(choice.conventions)
     ref = parse_model(choice.model)
     sidecar = None if choice.sidecar is None else parse_sidecar(choice.sidecar)

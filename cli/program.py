@@ -95,7 +95,13 @@ def _interrupt_but_not_by_echoes() -> None:
         if last_s - before_s >= _ECHO_S:
             raise KeyboardInterrupt
 
+    def report(unraisable: "sys.UnraisableHookArgs") -> None:
+        # raised where Python can only report it; it is pending, and whoever checks raises it again
+        if unraisable.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(unraisable)
+
     signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = report
 
 
 def _open_closed_streams() -> None:

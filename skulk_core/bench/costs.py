@@ -32,6 +32,19 @@ class Costs:
     settle_s: dict[int, float]
     commit_s: float
 
+    def mean(self, other: "Costs") -> "Costs":
+        """The mean of two measurements of the same rounds."""
+
+        def each(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, float]:
+            return {key: (ours[key] + theirs[key]) / 2 for key in ours}
+
+        return Costs(
+            each(self.verify_s, other.verify_s),
+            each(self.draft_s, other.draft_s),
+            each(self.settle_s, other.settle_s),
+            (self.commit_s + other.commit_s) / 2,
+        )
+
     def round_s(self, depth: int, num_kept: int) -> float:
         """Seconds of a round at ``depth`` that keeps ``num_kept`` rows."""
         if depth == 0:

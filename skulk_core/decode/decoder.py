@@ -13,7 +13,7 @@ from skulk_core.models.base import Hidden, Target
 from skulk_core.sampling.base import Acceptance, Draft, Sampler
 
 # Rows of one prefill pass: enough to fill a device, few enough to report progress and to bound activations.
-PREFILL_ROWS = 512
+PREFILL_ROWS = 1024
 # Rounds between releases of MLX's buffer cache: growing key buffers leave freed ones of every size behind.
 _ROUNDS_BETWEEN_CLEARS = 256
 
@@ -92,31 +92,33 @@ class Decoder:
         """
         left, depth = max_tokens, self.stats.draft_depth
         flight: _Flight | None = None
-        try:
-            while left > 0:
-                began = time.perf_counter()
-                flight = flight or self._launch(min(depth, left - 1))
-                following = None
-                if flight.depth == 0:
-                    self._take(flight, 1)
-                    ahead = depth == 0 and left > 1 and self._caches.buffer_nbytes <= _MOST_COPIED_NBYTES
-                    following = self._launch(0) if ahead else None
-                accepted, emitted = self._verdict(flight)
-                kept = _until_stop(emitted, stop_tokens)
-                if flight.depth > 0:
-                    self._take(flight, len(kept))
-                round_ = Round(tuple(kept), flight.depth, accepted)
-                flight, left = following, left - len(kept)
-                self.stats.count(round_)
-                if self.stats.rounds % _ROUNDS_BETWEEN_CLEARS == 0:
-                    mx.clear_cache()
-                self.stats.decode_s += time.perf_counter() - began
+        while left > 0:
+            began = time.perf_counter()
+            flight = flight or self._launch(min(depth, left - 1))
+            following = None
+            if flight.depth == 0:
+                self._take(flight, 1)
+                ahead = depth == 0 and left > 1 and self._caches.buffer_nbytes <= _MOST_COPIED_NBYTES
+                following = self._launch(0) if ahead else None
+            accepted, emitted = self._verdict(flight)
+            kept = _until_stop(emitted, stop_tokens)
+            if flight.depth > 0:
+                self._take(flight, len(kept))
+            round_ = Round(tuple(kept), flight.depth, accepted)
+            flight, left = following, left - len(kept)
+            self.stats.count(round_)
+            if self.stats.rounds % _ROUNDS_BETWEEN_CLEARS == 0:
+                mx.clear_cache()
+            self.stats.decode_s += time.perf_counter() - began
+            try:
                 yield round_
-                if kept[-1] in stop_tokens:
-                    return
-        finally:
-            # a pass launched ahead of its turn was never asked for
-            self._caches.commit(0)
+            except GeneratorExit:
+                self._caches.commit(0)
+                raise
+            if kept[-1] in stop_tokens:
+                break
+        # a pass launched ahead of its turn was never asked for
+        self._caches.commit(0)
 
     def _feed(self, tokens: mx.array) -> Hidden:
         """One pass of the target over ``tokens``; its rows wait for their commit."""

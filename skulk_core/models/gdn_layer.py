@@ -12,7 +12,7 @@ from mlx_lm.models.qwen3_next import Qwen3NextMLP
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
 from skulk_core.models.elementwise import sigmoid, silu
 from skulk_core.models.gated_delta import gated_delta_rule
-from skulk_core.models.light import RowNorm, linear
+from skulk_core.models.light import RowNorm, is_small, linear
 from skulk_core.models.parallel import by_rows, in_parallel, num_parts, ranges
 
 # (qkv, z, b, a) of T rows: qkv [T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [T, Hv Dv] the output gate,
@@ -112,14 +112,10 @@ class GatedDeltaLayer:
 
     def _convolved(self, conv_input: mx.array) -> tuple[mx.array, mx.array]:
         """``[K - 1 + T, C]`` convolved: normalised ``qk`` ``[T, 2 Hk, Dk]`` and ``v`` ``[T, Hv, Dv]``."""
-        taps, channels = self._taps.shape
-        rows = conv_input.shape[0] - taps + 1
+        rows = conv_input.shape[0] - self._taps.shape[0] + 1
 
         def part(start: int, end: int) -> tuple[mx.array, mx.array]:
-            shape, strides = (end - start, taps, channels), (channels, channels, 1)
-            windows = mx.as_strided(conv_input, shape, strides, start * channels)
-            active = silu((windows * self._taps).sum(axis=1))
-            qk, v = mx.split(active, [2 * self._hk * self._dk], axis=-1)
+            qk, v = mx.split(silu(self._windowed(conv_input, start, end)), [2 * self._hk * self._dk], axis=-1)
             qk = self._qk_norm(qk.reshape(-1, 2 * self._hk, self._dk))
             return qk, v.reshape(-1, self._hv, self._dv)
 
@@ -128,6 +124,17 @@ class GatedDeltaLayer:
             return part(0, rows)
         done = in_parallel([partial(part, start, end) for start, end in ranges(rows, parts)])
         return mx.concatenate([qk for qk, _ in done]), mx.concatenate([v for _, v in done])
+
+    def _windowed(self, conv_input: mx.array, start: int, end: int) -> mx.array:
+        """Rows ``[start, end)`` of the depthwise convolution ``[T, C]``."""
+        taps, channels = self._taps.shape
+        if is_small(conv_input):
+            shape, strides = (end - start, taps, channels), (channels, channels, 1)
+            out: mx.array = (mx.as_strided(conv_input, shape, strides, start * channels) * self._taps).sum(axis=1)
+            return out
+        # tap by tap, nothing of [T, K, C] is made
+        shifted = [conv_input[start + tap : end + tap] * self._taps[tap] for tap in range(taps)]
+        return sum(shifted[1:], shifted[0])
 
     def _recurrence(
         self, qk: mx.array, v: mx.array, b: mx.array, a: mx.array, state: mx.array

@@ -16,7 +16,7 @@ from skulk_core.errors import FileError, OptionError, UnsupportedModel
 from skulk_core.formats.head_names import belongs_to_head
 from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
-from skulk_core.models.registry import make_target, supported_types
+from skulk_core.models.registry import make_target, require_adapter, supported_types
 from skulk_core.types import LayerRange
 
 # What a configuration with a wrong value raises somewhere in mlx-lm or transformers.
@@ -119,6 +119,7 @@ def _trunk_classes(config: dict[str, Any]) -> tuple[type, type]:
     the surplus tensors.
     """
     model_class, args_class = mlx_lm_classes(config)
+    require_adapter(model_class)
 
     def sanitize(self: Any, weights: dict[str, mx.array]) -> dict[str, mx.array]:
         trunk = {name: weight for name, weight in weights.items() if not belongs_to_head(name)}

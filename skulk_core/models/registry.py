@@ -33,11 +33,16 @@ def supported_types() -> tuple[str, ...]:
     return tuple(sorted(_ADAPTERS))
 
 
-def make_target(model: Any, layer_range: LayerRange | None = None) -> Target:
-    """The adapter of an mlx-lm ``model`` over ``layer_range``. Raises `UnsupportedModel`."""
-    name = type(model).__module__.rpartition(".")[2]
+def require_adapter(model_class: type) -> str:
+    """mlx-lm's name for the type of a model class. Raises `UnsupportedModel` if it has no adapter."""
+    name = model_class.__module__.rpartition(".")[2]
     if name not in _ADAPTERS:
         raise UnsupportedModel(name, supported_types())
-    module_name, _, class_name = _ADAPTERS[name].partition(":")
+    return name
+
+
+def make_target(model: Any, layer_range: LayerRange | None = None) -> Target:
+    """The adapter of an mlx-lm ``model`` over ``layer_range``. Raises `UnsupportedModel`."""
+    module_name, _, class_name = _ADAPTERS[require_adapter(type(model))].partition(":")
     adapter: type[Target] = getattr(importlib.import_module(f"skulk_core.models.{module_name}"), class_name)
     return adapter(model, layer_range)
