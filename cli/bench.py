@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cli import options
 from cli.errors import guarded
 from cli.loading import Choice, load
-from cli.render import Reporter, out, show
-from skulk_core.errors import FileError, NoDraftHead, OptionError
+from cli.render import Reporter, out, show, visible
+from skulk_core.errors import ContextError, FileError, OptionError
 from skulk_core.runtime import blas
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ def bench_command(
     reporter = Reporter(quiet=quiet, verbose=verbose)
     with reporter.working():
         loaded = load(Choice(model, sidecar, max(depths), dtype, head_precision, convention, False), reporter)
-        if max(depths) and loaded.head is None:
-            raise NoDraftHead(str(loaded.source), (loaded.plain_because or "",))
-
         from skulk_core.bench.arms import prefill_seconds, run_arms
         from skulk_core.bench.costs import measure_costs
 
         target, head = loaded.model.target, loaded.head.head if loaded.head else None
         encoded = [loaded.model.tokenizer.encode(text) for text in texts]
+        longest, context = max(len(prompt) for prompt in encoded), loaded.model.context_tokens
+        if context is not None and max(longest + tokens, prefill) > context:
+            raise ContextError(max(longest, prefill), context, tokens)
         # isolated costs hold for the middle of a text, and are taken before and after: machines drift
         every = [token for prompt in encoded for token in prompt]
         middle = len(encoded[0]) + tokens // 2
@@ -128,7 +129,7 @@ def _arm(result: "ArmResult", reference: "ArmResult") -> dict[str, Any]:
 def _table(report: dict[str, Any]) -> Table:
     threads = f", {report['blas_threads']} BLAS threads" if report["blas_threads"] else ""
     title = f"{report['model']}: {report['prompts']} prompts, {report['tokens']} tokens, {report['runs']} runs"
-    table = Table(title=f"{title}\nBLAS {report['blas']}{threads}", title_justify="left")
+    table = Table(title=Text(visible(f"{title}, BLAS {report['blas']}{threads}")), title_justify="left")
     for name in ("depth", "tok/s", "× depth 0", "tokens a round", "acceptance", "of predicted", "text"):
         table.add_column(name, justify="left" if name in ("acceptance", "text") else "right")
     for arm in report["arms"]:

@@ -22,7 +22,10 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "Shorten the prompt, lower --max-tokens, or raise --context if the model allows it.",
         EXIT_USAGE,
     ),
-    errors.BackendError: ("`skulk doctor` shows what is installed and what is missing.", EXIT_FAILED),
+    errors.BackendError: (
+        "`skulk doctor` shows what is installed and what is missing; --dtype float32 is computed everywhere.",
+        EXIT_FAILED,
+    ),
     errors.ModelNameError: (
         "MODEL is `demo`, a folder with config.json, or a Hub repository OWNER/NAME[@REVISION].",
         EXIT_USAGE,
@@ -71,10 +74,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             abandon(sys.stdout)
             raise typer.Exit(EXIT_CLOSED_PIPE) from closed
         except RuntimeError as error:
-            memory = as_out_of_memory(error)
-            if memory is None:
+            ours = from_mlx(error)
+            if ours is None:
                 raise
-            say_error(str(memory), advice(memory)[0])
+            say_error(str(ours), advice(ours)[0])
             raise typer.Exit(EXIT_FAILED) from error
 
     return run
@@ -92,7 +95,9 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
     return tip, code
 
 
-def as_out_of_memory(error: RuntimeError) -> errors.OutOfMemory | None:
-    """MLX's way of saying that there is no more memory, as our error; None for anything else it says."""
+def from_mlx(error: RuntimeError) -> errors.SkulkError | None:
+    """An error of MLX, which begins with the operation in brackets, as ours; None for any other."""
     text = str(error)
-    return errors.OutOfMemory(text) if "[malloc" in text or "Insufficient Memory" in text else None
+    if "[malloc" in text or "Insufficient Memory" in text:
+        return errors.OutOfMemory(text)
+    return errors.BackendError(f"MLX cannot compute this here: {text}") if text.startswith("[") else None

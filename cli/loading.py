@@ -89,6 +89,8 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
             if choice.depth is None or choice.allow_plain:
                 return Loaded(source, model, None, None, 0, f"no draft head in {' or '.join(found.looked_in)}")
             raise NoDraftHead(str(source), found.looked_in)
+        if choice.depth is None and found.default_depth == 0:
+            return Loaded(source, model, None, None, 0, "the catalog says that this model decodes faster without")
         head = load_head(
             model, found.files, precision=choice.head_precision, overrides=overrides, known=found.conventions
         )
@@ -100,6 +102,4 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     conventions = ", ".join(f"{name} {value}" for name, value in asdict(head.conventions).items())
     reporter.detail(f"conventions from {head.conventions_from}: {conventions}")
     depth = next(d for d in (choice.depth, found.default_depth, DEFAULT_DEPTH) if d is not None)
-    if depth == 0:
-        return Loaded(source, model, None, None, 0, "the catalog says that this model decodes faster without")
     return Loaded(source, model, head, found.name, depth, None)

@@ -36,6 +36,13 @@ def out(text: str) -> None:
         raise OutputError(error.strerror or str(error)) from error
 
 
+def out_answer(text: str) -> None:
+    """Text of a model: as it is into a pipe or file, without control characters onto a terminal."""
+    if sys.stdout.isatty():
+        text = "".join(part if part in "\n\t" else visible(part) for part in text)
+    out(text)
+
+
 def show(table: RenderableType) -> None:
     """Something of rich's on stdout. Raises as `out` does."""
     console = Console()

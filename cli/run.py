@@ -11,7 +11,7 @@ from cli import options
 from cli.errors import guarded
 from cli.loading import Choice, Loaded, load
 from cli.program import EXIT_INTERRUPTED, Interrupts, interrupts_at_checks
-from cli.render import Reporter, figures, out
+from cli.render import Reporter, figures, out, out_answer
 from skulk_core.errors import OptionError, PromptError
 from skulk_core.hub.refs import DEMO
 from skulk_core.types import FinishReason
@@ -127,7 +127,7 @@ def _decode(
     with reporter.working():
         first = next(pieces)
     for piece in chain([first], pieces):
-        out(piece)
+        out_answer(piece)
         interrupts.check()
 
 

@@ -87,7 +87,7 @@ def run_arms(
     assert REFERENCE in arms, "no reference arm"
     results = {arm: ArmResult(arm) for arm in arms}
     for arm in arms:
-        _decode(target, head, arm, prompts[0], num_tokens)
+        _decode(target, head, arm, prompts[0], num_tokens)  # warm-up
     total, done = num_runs * len(prompts) * len(arms), 0
     for _ in range(num_runs):
         for prompt in prompts:

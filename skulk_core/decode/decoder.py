@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from skulk_core.cache.base import CacheList
 from skulk_core.decode.exchange import Alone, Exchange
 from skulk_core.decode.stats import Round, Stats
 from skulk_core.heads.base import DraftHead
@@ -17,7 +18,7 @@ PREFILL_ROWS = 1024
 # Rounds between releases of MLX's buffer cache: growing key buffers leave freed ones of every size behind.
 _ROUNDS_BETWEEN_CLEARS = 256
 
-# K/V that a pass launched ahead may copy: beyond this the copies cost more than the wait for the pass before it.
+# K/V that a pass launched ahead may copy on a CPU: beyond this the copies cost more than the wait for the pass before.
 _MOST_COPIED_NBYTES = 16 << 20
 
 Progress = Callable[[int, int], None]
@@ -98,7 +99,7 @@ class Decoder:
             following = None
             if flight.depth == 0:
                 self._take(flight, 1)
-                ahead = depth == 0 and left > 1 and self._caches.buffer_nbytes <= _MOST_COPIED_NBYTES
+                ahead = depth == 0 and left > 1 and _pays_to_run_ahead(self._caches)
                 following = self._launch(0) if ahead else None
             accepted, emitted = self._verdict(flight)
             kept = _until_stop(emitted, stop_tokens)
@@ -153,14 +154,20 @@ class Decoder:
 
     def _settle(self, num_rows: int, hidden: Hidden, next_tokens: mx.array, *, observe: bool) -> None:
         """Commit ``num_rows`` rows everywhere and let the head observe their pairs."""
+        if observe and self._head is not None:
+            # first: the device is busy with the head while the commits are built, which only the next pass needs
+            self._head.observe(hidden, next_tokens)
         self._caches.commit(num_rows)
         self._rows_committed = num_rows
-        if observe and self._head is not None:
-            self._head.observe(hidden, next_tokens)
 
     def _wait(self, *arrays: mx.array) -> None:
         self.stats.synchronisations += 1
         mx.eval(*arrays)
+
+
+def _pays_to_run_ahead(caches: CacheList) -> bool:
+    """Whether a pass should be launched before the one before it is done."""
+    return mx.default_device() != mx.cpu or caches.buffer_nbytes <= _MOST_COPIED_NBYTES
 
 
 def _until_stop(tokens: list[int], stop_tokens: frozenset[int]) -> list[int]:

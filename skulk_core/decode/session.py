@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import TemplateError
 from mlx_lm.generate import wired_limit
 
 from skulk_core.decode.decoder import Decoder, Progress
@@ -68,7 +69,10 @@ class Session:
         tokenizer: Any = self._model.tokenizer
         if tokenizer.has_chat_template and not raw:
             messages = [{"role": "user", "content": prompt}]
-            return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+            try:
+                return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+            except TemplateError as error:
+                raise PromptError(f"the chat template cannot be applied ({error}); try --raw") from error
         return tuple(tokenizer.encode(prompt))
 
     def decode(self, request: Request, outcome: Outcome, progress: Progress | None = None) -> Iterator[str]:

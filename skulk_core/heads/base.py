@@ -17,7 +17,10 @@ class DraftHead(abc.ABC):
 
     @abc.abstractmethod
     def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
-        """Ingest ``T`` committed pairs: trunk rows and the tokens ``[T]`` that came after them."""
+        """Ingest ``T`` committed pairs: trunk rows and the tokens ``[T]`` that came after them.
+
+        The target's caches may not have committed these rows yet; by the next `draft` they have.
+        """
 
     @abc.abstractmethod
     def draft(self, depth: int, sampler: Sampler) -> Draft:

@@ -1,7 +1,7 @@
 """Finding a model's head, settling its conventions, and building it: once per process."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,10 @@ def _read(files: HeadFiles) -> dict[str, mx.array]:
     wanted = set(files.names)
     out: dict[str, mx.array] = {}
     for file in sorted({tensor.file for tensor in files.tensors}):
-        arrays = mx.load(str(file))
+        try:
+            arrays = mx.load(str(file), format="safetensors")
+        except (RuntimeError, ValueError) as error:
+            raise SidecarError(files.origin, f"cannot be read by MLX: {error}") from error
         assert isinstance(arrays, dict)
         out.update({name: array for name, array in arrays.items() if name in wanted})
     return out
@@ -177,8 +180,7 @@ def _settle(
         )
     if not overrides:
         return base, because
-    changed = {name: overrides.get(name, getattr(base, name)) for name in Conventions.__dataclass_fields__}
-    return Conventions(**changed), f"{because}; {', '.join(overrides)} by option"
+    return replace(base, **overrides), f"{because}; {', '.join(overrides)} by option"
 
 
 def _holds_raw_weights(headers: CheckpointHeaders) -> bool:
@@ -188,8 +190,7 @@ def _holds_raw_weights(headers: CheckpointHeaders) -> bool:
 
 
 def _without_offset(conventions: Conventions) -> Conventions:
-    values = {name: getattr(conventions, name) for name in Conventions.__dataclass_fields__}
-    return Conventions(**{**values, "norm_offset": 0.0})
+    return replace(conventions, norm_offset=0.0)
 
 
 def _convert(module: nn.Module, model: LoadedModel, precision: str) -> None:
@@ -209,6 +210,3 @@ def _convert(module: nn.Module, model: LoadedModel, precision: str) -> None:
         return bool(layer.weight.shape[-1] % settings["group_size"] == 0)
 
     nn.quantize(module, class_predicate=fits, **settings)
-
-
-__all__ = ["HeadLayout", "LoadedHead", "PRECISIONS", "load_head", "own_head", "sidecar_head"]

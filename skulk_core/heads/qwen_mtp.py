@@ -51,9 +51,8 @@ class QwenMtpHead(DraftHead):
 
     def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
         post_norm = self._conventions.hidden_tap is HiddenTap.POST_NORM
-        outputs = self._forward(hidden.post_norm if post_norm else hidden.pre_norm, next_tokens)
+        self._last = self._forward(hidden.post_norm if post_norm else hidden.pre_norm, next_tokens)
         self._cache.commit(next_tokens.shape[0])
-        self._last = outputs[-1:]
         hand_over(self._last)
 
     def draft(self, depth: int, sampler: Sampler) -> Draft:
@@ -61,7 +60,7 @@ class QwenMtpHead(DraftHead):
         tokens, probs, out = [], [], self._last
         for step in range(depth):
             normed = self._norm(out)
-            token, distribution = sampler.draft(self._target.logits(normed))
+            token, distribution = sampler.draft(self._target.logits(normed.astype(self._target.dtype)))
             hand_over(token)
             tokens.append(token)
             probs.append(distribution)
@@ -73,14 +72,12 @@ class QwenMtpHead(DraftHead):
         return Draft(mx.concatenate(tokens), mx.concatenate(known) if known else None)
 
     def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:
-        """Output of the layer ``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
-        z = self._entering(h, self._target.embed_tokens(tokens))
-        mask = self._cache.mask(tokens.shape[0])
-        return self._target.run_layer(self._module.layers[0], z, self._cache, mask)
+        """The layer's last row ``[1, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
+        return self._target.run_layer_for_last(self._module.layers[0], self._entering(h, tokens), self._cache)
 
-    def _entering(self, h: mx.array, embedded: mx.array) -> mx.array:
+    def _entering(self, h: mx.array, tokens: mx.array) -> mx.array:
         """What the layer reads: both halves normed, put together and projected to ``[T, H]``."""
-        halves = [self._embedding_norm(embedded), self._hidden_norm(h)]
+        halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
         if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
             halves.reverse()
         return self._fc(mx.concatenate(halves, axis=-1))

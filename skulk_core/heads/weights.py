@@ -83,7 +83,7 @@ def check(module: nn.Module, tensors: Mapping[str, mx.array], path: Path, prefix
 
 
 def add_norm_offset(module: nn.Module, tensors: Mapping[str, mx.array], offset: float) -> dict[str, mx.array]:
-    """``tensors`` with ``offset`` added to every RMSNorm weight, in float32 so that nothing is rounded away."""
+    """``tensors`` with ``offset`` added to every RMSNorm weight, in float32, before any cast."""
     norms = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, nn.RMSNorm)}
     return {
         name: tensor.astype(mx.float32) + offset if offset and name in norms else tensor

@@ -11,15 +11,17 @@ from skulk_core.models.parallel import in_parallel
 _BLOCK_ROWS = 128
 
 
-def attend(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
-    """Softmax attention ``[T, H, D]`` of queries ``[T, H, D]``, already scaled, over ``[1, Hkv, K, D]``.
+def attend(
+    queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None, scale: float = 1.0
+) -> mx.array:
+    """Softmax attention ``[T, H, D]`` of queries ``[T, H, D]`` over ``[1, Hkv, K, D]``.
 
     ``mask`` is `mx.fast.scaled_dot_product_attention`'s: None, ``"causal"`` (the last T of the K keys are the
     queries' own rows), or an array that is false where nothing may be seen.
     """
     if mx.default_device() == mx.cpu:
-        return _attend_in_blocks(queries, keys, values, mask)
-    out = mx.fast.scaled_dot_product_attention(queries.swapaxes(0, 1)[None], keys, values, scale=1.0, mask=mask)
+        return _attend_in_blocks(queries if scale == 1.0 else queries * scale, keys, values, mask)
+    out = mx.fast.scaled_dot_product_attention(queries.swapaxes(0, 1)[None], keys, values, scale=scale, mask=mask)
     return out.squeeze(0).swapaxes(0, 1)
 
 
@@ -56,7 +58,7 @@ def _block(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array |
         weights = exp(scores - scores.max(axis=-1, keepdims=True))
         out = (weights @ values) / weights.sum(axis=-1, keepdims=True)
     else:
-        out = mx.softmax(scores, axis=-1) @ values
+        out = mx.softmax(scores, axis=-1, precise=True) @ values
     return out.reshape(num_heads, rows, -1).swapaxes(0, 1) if rows > 1 else out.reshape(1, num_heads, -1)
 
 

@@ -73,6 +73,10 @@ class Target(abc.ABC):
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
         """One layer over ``h`` ``[T, H]``; feeds ``cache``."""
 
+    def run_layer_for_last(self, layer: Any, h: mx.array, cache: LayerCache) -> mx.array:
+        """As `run_layer`, for a caller that wants the last row ``[1, H]`` alone; ``cache`` is fed every row."""
+        return self.run_layer(layer, h, cache, cache.mask(h.shape[0]))[-1:]
+
     @abc.abstractmethod
     def make_head_layer(self) -> Any:
         """A new full-attention decoder layer of the trunk's kind, weights not loaded, for a head in its layout."""

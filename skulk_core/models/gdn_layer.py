@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.gated_delta import compute_g, gated_delta_kernel
+from mlx_lm.models.gated_delta import gated_delta_kernel
 from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
@@ -94,7 +94,9 @@ class GatedDeltaLayer:
         conv_input = mx.concatenate([window, qkv])
         qk, v = self._convolved(conv_input)
         q, k = mx.split(qk, 2, axis=1)
-        g, beta = compute_g(self._module.A_log, a, self._module.dt_bias), mx.sigmoid(b)
+        # the same gates as the writes of a shorter commit
+        log_decay, beta = self._gates(b, a)
+        g = mx.exp(log_decay)
         flat = state.reshape(1, self._hv, self._dv, self._dk)
         outputs, final = gated_delta_kernel(q[None], k[None], v[None], g[None], beta[None], flat)
         writes = partial(self._recurrence, qk, v, b, a, state)
@@ -132,9 +134,19 @@ class GatedDeltaLayer:
             shape, strides = (end - start, taps, channels), (channels, channels, 1)
             out: mx.array = (mx.as_strided(conv_input, shape, strides, start * channels) * self._taps).sum(axis=1)
             return out
+        if mx.default_device() != mx.cpu:
+            convolved: mx.array = self._module.conv1d(conv_input[None, start : end + taps - 1])
+            return convolved.squeeze(0)
         # tap by tap, nothing of [T, K, C] is made
-        shifted = [conv_input[start + tap : end + tap] * self._taps[tap] for tap in range(taps)]
-        return sum(shifted[1:], shifted[0])
+        out = conv_input[start:end] * self._taps[0]
+        for tap in range(1, taps):
+            out = out + conv_input[start + tap : end + tap] * self._taps[tap]
+        return out
+
+    def _gates(self, b: mx.array, a: mx.array) -> tuple[mx.array, mx.array]:
+        """``log g_t`` and ``beta_t`` ``[T, Hv]``, float32."""
+        log_decay = self._decay_rate * nn.softplus(a.astype(mx.float32) + self._dt_bias)
+        return log_decay, sigmoid(b.astype(mx.float32))
 
     def _recurrence(
         self, qk: mx.array, v: mx.array, b: mx.array, a: mx.array, state: mx.array
@@ -144,8 +156,7 @@ class GatedDeltaLayer:
         # [T, 2 Hk, Dk] to [Hk, 1, 2 T, Dk]: the queries of a head, then its keys
         qk = qk.astype(mx.float32).reshape(rows, 2, hk, dk).transpose(2, 1, 0, 3).reshape(hk, 1, 2 * rows, dk)
         v = v.astype(mx.float32).transpose(1, 0, 2).reshape(hk, hv // hk, rows, dv)
-        log_decay = self._decay_rate * nn.softplus(a.astype(mx.float32) + self._dt_bias)
-        beta = sigmoid(b.astype(mx.float32))
+        log_decay, beta = self._gates(b, a)
         per_head = (hk, hv // hk, rows)
         outputs, record = gated_delta_rule(qk, v, log_decay.T.reshape(per_head), beta.T.reshape(per_head), state)
         return outputs.reshape(hv, rows, dv).swapaxes(0, 1), record

@@ -12,7 +12,7 @@ from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
 from skulk_core.models.elementwise import sigmoid
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
-from skulk_core.models.light import Rotary, RowNorm, is_small, linear
+from skulk_core.models.light import Rotary, RowNorm, linear
 from skulk_core.models.parallel import by_rows
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
@@ -26,9 +26,14 @@ class GatedAttention:
     def __init__(self, layer: Any) -> None:
         module = layer.self_attn
         self._num_heads, self._num_kv = module.num_attention_heads, module.num_key_value_heads
-        # the scores' scale is folded into the queries' norm
-        weights = [module.q_norm.weight * module.scale] * self._num_heads + [module.k_norm.weight] * self._num_kv
+        # the scores' scale is folded into the queries' norm where that rounds nothing
+        exact = module.q_norm.weight.dtype == mx.float32
+        query_weight = module.q_norm.weight * module.scale if exact else module.q_norm.weight
+        self._scale = 1.0 if exact else float(module.scale)
+        weights = [query_weight] * self._num_heads + [module.k_norm.weight] * self._num_kv
         self._norm = RowNorm(mx.stack(weights), module.q_norm.eps)
+        self._query_norm = RowNorm(query_weight, module.q_norm.eps)
+        self._key_norm = RowNorm(module.k_norm.weight, module.k_norm.eps)
         self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
         self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
         self._o, self._rope = linear(module.o_proj), Rotary(module.rope)
@@ -38,14 +43,27 @@ class GatedAttention:
         """Rows ``[T, H]`` after the layer; feeds ``cache``."""
         rows = h.shape[0]
         heads, values, gate = by_rows(self._projected, h)
-        if self._rope.is_simple and is_small(h):
-            heads = self._rope.rotate(heads, *self._rope.angles(rows, cache.offset))
-        else:
-            heads = self._rope(heads, cache.offset)
+        heads = self._rope(heads, cache.offset)
         queries, keys = mx.split(heads, [self._num_heads], axis=1)
         keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
-        out = attend(queries, keys, values, mask)
+        out = attend(queries, keys, values, mask, self._scale)
         return by_rows(self._finished, h, out.reshape(rows, -1), gate)[0]
+
+    def last_row(self, h: mx.array, cache: AttentionCache) -> mx.array:
+        """The last row ``[1, H]`` after the layer; of the others only keys and values are worked out."""
+        rows = h.shape[0]
+        if rows == 1:
+            return self(h, None, cache)
+        x = self._input_norm(h)
+        keys, values = (projected(x).reshape(rows, self._num_kv, -1) for projected in (self._k, self._v))
+        queries, gate = mx.split(self._q(x[-1:]).reshape(1, self._num_heads, -1), 2, axis=-1)
+        offset = cache.offset
+        keys = self._rope(self._key_norm(keys), offset)
+        queries = self._rope(self._query_norm(queries), offset + rows - 1)
+        keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
+        return self._finished(
+            h[-1:], attend(queries, keys, values, None, self._scale).reshape(1, -1), gate.reshape(1, -1)
+        )[0]
 
     def _projected(self, h: mx.array) -> tuple[mx.array, ...]:
         """Normed queries and keys ``[T, H + Hkv, D]``, values ``[T, Hkv, D]`` and the output gate ``[T, H D]``."""
@@ -63,7 +81,8 @@ class HybridTarget(Target):
 
     def __init__(self, model: Any, layer_range: LayerRange | None = None) -> None:
         super().__init__(model, layer_range)
-        self._runners: dict[int, GatedDeltaLayer | GatedAttention] = {}
+        # with its layer, or the id of one that is gone could be another's
+        self._runners: dict[int, tuple[Any, GatedDeltaLayer | GatedAttention]] = {}
 
     @abc.abstractmethod
     def project(self, module: Any, x: mx.array) -> Projections:
@@ -83,17 +102,25 @@ class HybridTarget(Target):
         return RecurrentCache() if layer.is_linear else AttentionCache()
 
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
-        runner = self._runners.get(id(layer))
-        if runner is None:
-            # not before the first pass: by then the weights have their final dtype
-            linear = layer.is_linear
-            runner = GatedDeltaLayer(layer, self.project) if linear else GatedAttention(layer)
-            self._runners[id(layer)] = runner
+        runner = self._runner(layer)
         if isinstance(runner, GatedDeltaLayer):
             assert isinstance(cache, RecurrentCache)
             return runner(h, cache)
         assert isinstance(cache, AttentionCache)
         return runner(h, mask, cache)
+
+    def run_layer_for_last(self, layer: Any, h: mx.array, cache: LayerCache) -> mx.array:
+        runner = self._runner(layer)
+        if isinstance(runner, GatedAttention) and isinstance(cache, AttentionCache):
+            return runner.last_row(h, cache)
+        return super().run_layer_for_last(layer, h, cache)
+
+    def _runner(self, layer: Any) -> GatedDeltaLayer | GatedAttention:
+        if id(layer) not in self._runners:
+            # not before the first pass: by then the weights have their final dtype
+            runner = GatedDeltaLayer(layer, self.project) if layer.is_linear else GatedAttention(layer)
+            self._runners[id(layer)] = layer, runner
+        return self._runners[id(layer)][1]
 
     def make_head_layer(self) -> Any:
         # the layer index decides the kind: the last of an interval is full attention

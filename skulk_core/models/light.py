@@ -95,7 +95,9 @@ class Rotary:
         return mx.concatenate(parts, axis=-1)
 
     def __call__(self, x: mx.array, offset: int) -> mx.array:
-        """The rope itself."""
+        """``x`` rotated for rows from position ``offset`` on."""
+        if self.is_simple and is_small(x):
+            return self.rotate(x, *self.angles(x.shape[0], offset))
         turned: mx.array = self._rope(x.swapaxes(0, 1)[None], offset=offset)
         return turned.squeeze(0).swapaxes(0, 1)
 

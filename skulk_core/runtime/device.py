@@ -38,6 +38,8 @@ def load_mlx() -> ModuleType:
     Raises `BackendError`, naming what to install, if MLX has no build here or its build cannot be loaded.
     """
     os.environ.setdefault("MLX_METAL_FAST_SYNCH", "0")
+    # float32 is asked for where tokens must be those of plain decoding; TF32 is not float32
+    os.environ.setdefault("MLX_ENABLE_TF32", "0")
     blas.prepare()
     try:
         import mlx.core as mx

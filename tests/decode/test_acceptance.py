@@ -31,8 +31,10 @@ def teacher_forced(index: int) -> list[bool]:
     target, head = demo().target, demo_head().head
     tokens = mx.array(text)
     hidden = target.hidden(target.run(target.embed(tokens, 0), target.make_caches()))
-    head.reset()
-    outputs = head._forward(hidden.post_norm[:-1], tokens[1:])
+    layer = head._module.layers[0]
+    cache = target.make_layer_cache(layer)
+    entering = head._entering(hidden.post_norm[:-1], tokens[1:])
+    outputs = target.run_layer(layer, entering, cache, cache.mask(len(text) - 1))
     foreseen = mx.argmax(target.logits(head._module.norm(outputs)), axis=-1)
     return (foreseen[:-1] == tokens[2:]).tolist()[prompt_length - 1 :]
 
