@@ -23,7 +23,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_USAGE,
     ),
     errors.BackendError: (
-        "`skulk doctor` shows what is installed and what is missing; --dtype float32 is computed everywhere.",
+        "`skulk doctor` shows what is installed and what is missing; float32 works everywhere.",
         EXIT_FAILED,
     ),
     errors.ModelNameError: (
