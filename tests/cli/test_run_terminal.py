@@ -2,6 +2,8 @@
 
 from cli_runner import Finished, OnTerminal, Program
 
+from skulk_core.decode.decoder import PREFILL_ROWS
+
 ESCAPE = "\x1b"
 
 
@@ -16,7 +18,7 @@ def test_progress_of_loading_and_of_a_long_prompt_on_a_terminal_only(skulk: Prog
     shown = on_terminal(skulk, *arguments)
     assert shown.code == 0
     assert "loading demo" in shown.stderr
-    assert "512/1100 tokens" in shown.stderr
+    assert f"{PREFILL_ROWS}/1100 tokens" in shown.stderr
     piped = skulk.run("run", *arguments, FORCE_COLOR="1")
     assert piped.stdout == shown.stdout
     assert len(piped.stderr.splitlines()) == 1
