@@ -1,6 +1,6 @@
 """One loaded model and its texts: prompt in, pieces of text out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,7 +104,7 @@ class Session:
         max_tokens: int,
         stop_tokens: frozenset[int],
         outcome: Outcome,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
     ) -> Iterator[Sequence[int]]:
         try:
             first = self._decoder.prefill(request.prompt, request.depth, progress)

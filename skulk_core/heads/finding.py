@@ -33,7 +33,7 @@ class NoHead:
     looked_in: tuple[str, ...]
 
 
-# The demo's best depth on the two-core machine it was measured on (README, "Measured").
+# Within a tenth of the demo's best on the machine of README's "Measured", with either BLAS.
 DEMO_DEPTH = 4
 
 

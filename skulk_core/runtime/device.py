@@ -96,11 +96,6 @@ def compiler_path() -> Path | None:
     return None if found is None else Path(found)
 
 
-def compiler_available() -> bool:
-    """Whether MLX's CPU build can compile fused kernels."""
-    return compiler_path() is not None
-
-
 def _host_memory() -> tuple[int, int]:
     """Total and available bytes for a CPU backend, no more than a container's limit leaves."""
     if sys.platform == "darwin":
