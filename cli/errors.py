@@ -35,6 +35,11 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
     errors.RepoNotFound: ("Check the spelling; for a private or gated repository run `hf auth login`.", EXIT_FAILED),
     errors.RevisionNotFound: ("Use a branch, tag or commit that the repository has.", EXIT_FAILED),
     errors.FileError: ("Check the path, or download the file again.", EXIT_FAILED),
+    errors.UnsupportedQuantization: (
+        "Take the file in one of these (Q8_0 loses least), or the original model: mlx_lm.convert --hf-path OWNER/NAME "
+        "-q makes a quantised folder of it.",
+        EXIT_FAILED,
+    ),
     errors.FormatError: ("Correct the file at the place named, or remove it.", EXIT_FAILED),
     errors.OutputError: ("Free some space, or write the output somewhere else.", EXIT_FAILED),
     errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
@@ -47,10 +52,51 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.ConventionsUnknown: ("Say how the head is wired: --convention {conventions}.", EXIT_USAGE),
+    errors.ExtractError: ("`swp inspect` shows what the checkpoint holds.", EXIT_FAILED),
+    errors.NothingToExtract: ("", EXIT_FAILED),
+    errors.StrippedCheckpoint: ("", EXIT_FAILED),
+    errors.LicenceUnknown: (
+        "Look the licence up; if the head may be passed on nevertheless, say --license-unknown.",
+        EXIT_USAGE,
+    ),
+    errors.SourceChanged: ("Run the command again.", EXIT_FAILED),
+    errors.NotEnoughSpace: (
+        "Free some space, choose another --out, or move the cache with HF_HOME.",
+        EXIT_FAILED,
+    ),
+    errors.MissingPackage: ("", EXIT_FAILED),
     errors.OutOfMemory: (
         "Use a smaller or more quantised model, a shorter --context, or close other programs.",
         EXIT_FAILED,
     ),
+    errors.LoginError: (
+        "Log in with `hf auth login`, or set HF_TOKEN. `swp doctor` shows what the Hub says.",
+        EXIT_FAILED,
+    ),
+    errors.PermissionDenied: (
+        "Use a token that has it (huggingface.co/settings/tokens), or another --org. `swp doctor --org ORG` checks.",
+        EXIT_FAILED,
+    ),
+    errors.HubBusy: ("Run the same command again later: what is done already is not done twice.", EXIT_FAILED),
+    errors.PublishConflict: (
+        "Look at what is there; --force replaces it in a new commit, --name avoids it.",
+        EXIT_FAILED,
+    ),
+    errors.NameTaken: ("Publish under another name: --name NAME.", EXIT_FAILED),
+    errors.NotVerified: ("swp verify DIR compares it with its source; then publish it.", EXIT_FAILED),
+    errors.DigestMismatch: ("Extract it again; nothing that differs from its manifest is published.", EXIT_FAILED),
+    errors.EntryExists: ("--force puts the new entry in its place.", EXIT_FAILED),
+    errors.NotInCatalog: (
+        "`swp catalog list` shows what there is; `swp catalog find MODEL` tells how a model is looked up.",
+        EXIT_FAILED,
+    ),
+    errors.ProgramError: ("Run it by hand to see more; `swp vindex plan` shows the commands.", EXIT_FAILED),
+    errors.ProgramMissing: (
+        "larql is a program of its own (https://github.com/chrishayuk/larql): install it, or say where it is with "
+        "--program PATH.",
+        EXIT_FAILED,
+    ),
+    errors.VindexError: ("Fetch or extract it again; what it should hold is in provenance.json.", EXIT_FAILED),
 }
 
 
@@ -92,6 +138,14 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
         from skulk_core.types import CONVENTION_NAMES
 
         tip = tip.format(conventions=" --convention ".join(f"{name}=…" for name in CONVENTION_NAMES))
+    match error:
+        case errors.NothingToExtract():
+            tip = f"Draft with {error.assistant} instead." if error.assistant else "Decode without speculation."
+        case errors.StrippedCheckpoint():
+            original = " or ".join(error.originals)
+            tip = f"Extract from the original: {original}." if original else "Extract from the model it was made from."
+        case errors.MissingPackage():
+            tip = error.install
     return tip, code
 
 

@@ -14,8 +14,6 @@ from skulk_core.hub.refs import parse_model, parse_sidecar
 from skulk_core.hub.sources import ModelSource, locate_model
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import auto_dtype, load_mlx
-from skulk_core.runtime.resources import catalog_path
-from skulk_core.runtime.userfiles import config_dir
 
 if TYPE_CHECKING:
     from skulk_core.heads.loading import LoadedHead
@@ -63,7 +61,7 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     overrides = read_conventions(choice.conventions)
     ref = parse_model(choice.model)
     sidecar = None if choice.sidecar is None else parse_sidecar(choice.sidecar)
-    catalog = Catalog.load(catalog_path(), config_dir() / "catalog.yaml")
+    catalog = Catalog.known()
     # importing what computes takes seconds, too
     reporter.step(f"loading {ref}")
     load_mlx()
@@ -85,6 +83,8 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
         return Loaded(source, model, None, None, 0, "plain decoding was asked for")
     try:
         found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, reporter.bytes)
+        for step in found.steps:
+            reporter.detail(f"catalog: {step}")
         if isinstance(found, NoHead):
             if choice.depth is None or choice.allow_plain:
                 return Loaded(source, model, None, None, 0, f"no draft head in {' or '.join(found.looked_in)}")

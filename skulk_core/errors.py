@@ -4,7 +4,7 @@ Each carries its facts as fields; `str()` is one sentence for a person. What to 
 catches it (`cli/errors.py`), once per type. Our own broken invariants are `assert`s, not these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -126,3 +126,161 @@ class ConventionsUnknown(SidecarError):
 
 class OutOfMemory(SkulkError):
     """What was asked for needs more memory than the device has or gave."""
+
+
+class ExtractError(SkulkError):
+    """A head cannot be taken from the checkpoint `source`."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source, self.reason = source, reason
+        super().__init__(f"{source}: {reason}")
+
+
+class NothingToExtract(ExtractError):
+    """The model was released without a head of its own. `assistant` is the repository of its draft model, if known."""
+
+    def __init__(self, source: str, reason: str, assistant: str = "") -> None:
+        self.assistant = assistant
+        super().__init__(source, reason)
+
+
+class StrippedCheckpoint(ExtractError):
+    """The configuration promises a head that the files do not have. `originals` are its base models, nearest first."""
+
+    def __init__(self, source: str, reason: str, originals: Sequence[str]) -> None:
+        self.originals = tuple(originals)
+        super().__init__(source, reason)
+
+
+class UnknownHead(ExtractError):
+    """The checkpoint has a head in a layout that is not known, or not known whole."""
+
+    def __init__(self, source: str, reason: str, tensors: Sequence[str]) -> None:
+        self.tensors = tuple(tensors)
+        super().__init__(source, reason)
+
+
+class UnsupportedTensor(ExtractError):
+    """A tensor is stored in a way that nothing here can turn into BF16."""
+
+    def __init__(self, source: str, tensor: str, dtype: str, reason: str) -> None:
+        self.tensor, self.dtype = tensor, dtype
+        super().__init__(source, f"tensor {tensor} ({dtype}): {reason}")
+
+
+class LicenceUnknown(ExtractError):
+    """The source's card states no licence."""
+
+
+class SourceChanged(HubError):
+    """A file is not what it was when the work began."""
+
+    def __init__(self, repo: str, file: str) -> None:
+        self.file = file
+        super().__init__(repo, f"{file} changed while it was being read")
+
+
+class NotEnoughSpace(SkulkError):
+    """The disk under `path` has `free_nbytes`; the work needs `needed_nbytes`."""
+
+    def __init__(self, path: Path | str, needed_nbytes: int, free_nbytes: int) -> None:
+        self.path, self.needed_nbytes, self.free_nbytes = Path(path), needed_nbytes, free_nbytes
+        super().__init__(f"{path}: {needed_nbytes / 1e9:,.2f} GB needed, {free_nbytes / 1e9:,.2f} GB free")
+
+
+class MissingPackage(SkulkError):
+    """A Python package that only this work needs is not installed. `install` is the command that adds it."""
+
+    def __init__(self, package: str, purpose: str, install: str) -> None:
+        self.package, self.install = package, install
+        super().__init__(f"{purpose} needs {package}, which is not installed")
+
+
+class LoginError(HubError):
+    """There is no login, or the Hub refused it: its token is wrong or has expired."""
+
+
+class PermissionDenied(HubError):
+    """The login may not do what is needed. `permission` says what that is, for a person."""
+
+    def __init__(self, repo: str, permission: str, reason: str) -> None:
+        self.permission = permission
+        super().__init__(repo, f"{reason}; needed: {permission}")
+
+
+class HubBusy(HubError):
+    """The Hub, or the way to it, stayed out of order through every retry. Nothing is known of what was asked."""
+
+
+class PublishConflict(HubError):
+    """What is in the repository already is not what would be published, or it changed meanwhile."""
+
+
+class NameTaken(PublishConflict):
+    """The repository holds something that was made from another source."""
+
+
+class NotVerified(FileError):
+    """A folder whose bytes were only said to be those of the source."""
+
+
+class DigestMismatch(FileError):
+    """Bytes are not those that a manifest tells of. `tensor` is the tensor they belong to, if it is known."""
+
+    def __init__(self, path: Path | str, reason: str, tensor: str | None = None) -> None:
+        self.tensor = tensor
+        super().__init__(path, reason if tensor is None else f"tensor {tensor}: {reason}")
+
+
+class EntryExists(SkulkError):
+    """The catalog `path` lists `base` as `kind` already, with other values."""
+
+    def __init__(self, path: Path | str, kind: str, base: str) -> None:
+        self.path, self.kind, self.base = Path(path), kind, base
+        super().__init__(f"{path} lists another {kind} of {base} already")
+
+
+class NotInCatalog(SkulkError):
+    """No entry of the catalog belongs to the model. `candidates` are bases of which none could be preferred."""
+
+    def __init__(self, model: str, reason: str, candidates: Sequence[str] = ()) -> None:
+        self.model, self.reason, self.candidates = model, reason, tuple(candidates)
+        super().__init__(f"{model}: {reason}")
+
+
+class ProgramError(SkulkError):
+    """An external program is needed and did not do its work."""
+
+    def __init__(self, program: str, reason: str) -> None:
+        self.program, self.reason = program, reason
+        super().__init__(f"{program}: {reason}")
+
+
+class ProgramMissing(ProgramError):
+    """An external program is needed and not installed."""
+
+
+class VindexError(SkulkError):
+    """A folder is not the vindex that its manifest describes. `files` names each file, after what is wrong with it."""
+
+    def __init__(self, vindex: Path | str, reason: str, files: Sequence[str] = ()) -> None:
+        self.vindex, self.reason, self.files = str(vindex), reason, tuple(files)
+        super().__init__("; ".join([f"{vindex}: {reason}", *files]))
+
+
+class UnsupportedQuantization(FileError):
+    """A GGUF file holds tensors in kinds that cannot be read. `kinds` names one tensor of each, by kind."""
+
+    def __init__(self, path: Path | str, kinds: Mapping[str, str], readable: Sequence[str]) -> None:
+        self.kinds, self.readable = dict(kinds), tuple(readable)
+        found = ", ".join(f"{kind} (such as {tensor})" for kind, tensor in kinds.items())
+        super().__init__(path, f"holds tensors in {found}; only {', '.join(readable)} can be read")
+
+
+class UnsupportedArchitecture(UnsupportedModel):
+    """A GGUF file holds a model of an architecture that is not served."""
+
+    def __init__(self, path: Path | str, architecture: str, supported: Sequence[str]) -> None:
+        super().__init__(architecture, supported)
+        self.path = Path(path)
+        self.args = (f"{path}: GGUF architecture {architecture!r} is not supported",)

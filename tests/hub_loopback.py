@@ -66,7 +66,7 @@ class LoopbackHub:
         self.reset_once: dict[str, Callable[[], object]] = {}  # file → called, then the connection is reset, once
         self.before_body: dict[str, Callable[[], object]] = {}  # file → called before its content is sent
         self.changed = Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.make_handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -76,6 +76,10 @@ class LoopbackHub:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+
+    def make_handler(self) -> type[BaseHTTPRequestHandler]:
+        """What answers a request; a Hub that does more than this one returns more."""
+        return _handler(self)
 
     def stop(self) -> None:
         """From now on connections are refused."""
@@ -95,6 +99,7 @@ class LoopbackHub:
 def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are sent apart; the second would wait for the first's receipt
 
         def log_message(self, *_: object) -> None:
             pass
@@ -157,11 +162,11 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
             content = repo.files[file]
             etag = hashlib.sha1(content).hexdigest()
             headers = {"ETag": f'"{etag}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
-            start = 0
-            if range_ := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
-                start = int(range_[1])
-                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            return self._body(file, 206 if range_ else 200, content[start:], headers)
+            start, end = 0, len(content)
+            if range_ := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
+                start, end = int(range_[1]), min(end, int(range_[2] or end) + 1)
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+            return self._body(file, 206 if range_ else 200, content[start:end], headers)
 
         def _body(self, file: str, status: int, content: bytes, headers: dict[str, str]) -> None:
             if self.command == "GET" and (before_reset := hub.reset_once.pop(file, None)):

@@ -7,7 +7,8 @@ _SUFFIX = re.compile(
     r"""[-_.](
         \d+(\.\d+)?-?bits?            # 4bit, 8-bit, 3.5bits
       | mlx | gguf | dwq | awq | gptq | autoround | hqq | bnb | quantized | quant | qat | unsloth | dynamic
-      | mxfp[48] | nvfp4 | fp(4|8|16|32) | bf16 | f16 | f32 | int[48] | w\d+a\d+ | q\d(_\w+)?
+      | exl[23] | i1 | ud | \d+(\.\d+)?bpw
+      | mxfp[48] | nvfp4(a16)? | fp(4|8|16|32) | bf16 | f16 | f32 | int[48] | w\d+a\d+ | q\d(_\w+)?
       | gs?(32|64|128)                # group size
       | abliterated | heretic | uncensored | derestricted
       | v\d+                          # the finetuner's own version, as in -abliterated-v2

@@ -1,5 +1,6 @@
 """Reading a YAML file of ours key by key, so that every error can say file, line and key."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,20 +20,36 @@ _E = TypeVar("_E", bound=StrEnum)
 def read_yaml(path: Path, schema: int) -> "Section":
     """The top level of the file, whose `schema` key must be `schema`.
 
-    Raises `FileError` if the file cannot be read, `FormatError` if it is not YAML, not a mapping, or of another schema.
+    Raises `FileError` if the file cannot be read, and as `parse_yaml` does.
     """
+    return parse_yaml(path, read_text(path), schema)
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises `FileError`."""
     try:
-        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileError(path, f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise FileError(path, "is not UTF-8 text") from error
+
+
+def parse_yaml(path: Path, text: str, schema: int) -> "Section":
+    """The top level of `text`, which stands in `path` or is to be written there.
+
+    Raises `FormatError` if it is not YAML, not a mapping, or of another schema.
+    """
+    try:
+        document = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}" if mark else "YAML"
         raise FormatError(path, where, str(error.problem or error.context)) from error
     except YAMLError as error:
         raise FormatError(path, "YAML", str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, "YAML", "a value that cannot be read, or lists nested too deeply") from error
     if not isinstance(document, CommentedMap):
         raise FormatError(path, "line 1", f"must be a mapping with the key 'schema: {schema}'")
     top = Section(path, "", document)
@@ -52,7 +69,8 @@ class Section:
 
     def error(self, key: str, reason: str) -> FormatError:
         """An error about `key`, at its line, or at the section's first line if the key is not there."""
-        line = self.data.lc.key(key)[0] if key in self.data else self.data.lc.line
+        lines = self.data.lc.data or {}  # of the keys that stand here, not of those merged in with `<<`
+        line = lines[key][0] if key in lines else self.data.lc.line
         name = f"{self.trail}.{key}" if self.trail else key
         return FormatError(self.path, f"line {line + 1}, {name}", reason)
 
@@ -81,7 +99,7 @@ class Section:
 
     def number(self, key: str) -> float:
         value = self._value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.error(key, f"must be a number, not {value!r}")
         return float(value)
 

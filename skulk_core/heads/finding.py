@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from skulk_core.catalog import Catalog, Found
-from skulk_core.formats.catalog import SidecarEntry
+from skulk_core.catalog import Catalog, HeadEntry, Subject, resolve
 from skulk_core.formats.sidecar import SIDECAR_FILE
 from skulk_core.heads.loading import HeadFiles, own_head, sidecar_head
 from skulk_core.hub.headers import CheckpointHeaders
 from skulk_core.hub.progress import OnProgress
-from skulk_core.hub.refs import DemoRef, FileRef, RepoRef
+from skulk_core.hub.refs import DEFAULT_REVISION, DemoRef, FileRef, RepoRef
 from skulk_core.hub.snapshot import fetch_sidecar
 from skulk_core.hub.sources import ModelSource
 from skulk_core.runtime.resources import demo_sidecar
@@ -17,20 +16,22 @@ from skulk_core.types import Conventions
 
 @dataclass(frozen=True)
 class HeadFound:
-    """A head's files, where they are from in words, and what the catalog says of it."""
+    """A head's files, where they are from in words, and what the catalog says of it. `steps` tell how it was found."""
 
     files: HeadFiles
     name: str
     because: str
     conventions: Conventions | None = None
     default_depth: int | None = None
+    steps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NoHead:
-    """No head anywhere; `looked_in` says where."""
+    """No head anywhere; `looked_in` says where, `steps` how the catalog was searched."""
 
     looked_in: tuple[str, ...]
+    steps: tuple[str, ...] = ()
 
 
 # Within a tenth of the demo's best on the machine of README's "Measured", with either BLAS.
@@ -55,27 +56,22 @@ def find_head(
     own = own_head(headers)
     if own is not None:
         return HeadFound(own, str(source), "the checkpoint carries it")
-    names = source.names()
-    match catalog.find_sidecar(names):
-        case Found(entry, because):
-            snapshot = fetch_sidecar(RepoRef(entry.repo), on_progress)
-            return HeadFound(
-                sidecar_head(snapshot.path / SIDECAR_FILE), entry.repo, str(because), entry.conventions, entry.depth(1)
-            )
-    where = f"the catalog under {', '.join(names)}" if names else "the catalog (the model names no base model)"
-    return NoHead(("the checkpoint's own files", where))
+    resolution = resolve(Subject.of(source), catalog.sidecars)
+    steps = tuple(map(str, resolution.steps))
+    if not resolution.entries:
+        return NoHead(("the checkpoint's own files", f"the catalog ({resolution.because})"), steps)
+    entry = resolution.entries[0]
+    snapshot = fetch_sidecar(RepoRef(entry.repo, entry.revision or DEFAULT_REVISION), on_progress)
+    files = sidecar_head(snapshot.path / SIDECAR_FILE)
+    return HeadFound(files, entry.repo, resolution.because, entry.conventions, entry.depth(1), steps)
 
 
 def _chosen(sidecar: FileRef | RepoRef, catalog: Catalog, on_progress: OnProgress | None) -> HeadFound:
     if isinstance(sidecar, FileRef):
         return HeadFound(sidecar_head(sidecar.path), str(sidecar.path), "chosen by --sidecar")
     snapshot = fetch_sidecar(sidecar, on_progress)
-    entry = _entry_of(sidecar.repo, catalog)
+    entry = catalog.entry_of(sidecar.repo)
     files = sidecar_head(snapshot.path / SIDECAR_FILE)
-    if entry is None:
+    if not isinstance(entry, HeadEntry):
         return HeadFound(files, str(sidecar), "chosen by --sidecar")
     return HeadFound(files, str(sidecar), "chosen by --sidecar", entry.conventions, entry.depth(1))
-
-
-def _entry_of(repo: str, catalog: Catalog) -> SidecarEntry | None:
-    return next((entry for entry in catalog.sidecars if entry.repo.lower() == repo.lower()), None)

@@ -17,7 +17,7 @@ _LENGTH_NBYTES = 8  # a safetensors file begins with the length of its header, a
 _LFS_POINTER = b"version https://git-lfs"
 
 # Bits of one element, by the names the safetensors format gives its dtypes.
-_DTYPE_BITS = {
+DTYPE_BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -39,7 +39,7 @@ class TensorHeader:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensor's data in the file."""
-        return prod(self.shape) * _DTYPE_BITS[self.dtype] // 8
+        return prod(self.shape) * DTYPE_BITS[self.dtype] // 8
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,19 @@ def index_files(index: Path) -> tuple[str, ...]:
 
 
 def _read_index(index: Path) -> Mapping[str, str]:
-    """Tensor name → file name of an index; every file name is a plain name in the index's own folder."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        return parse_index(index, index.read_bytes())
     except OSError as error:
         raise FileError(index, _os_reason(error)) from error
+
+
+def parse_index(index: Path, text: bytes) -> Mapping[str, str]:
+    """Tensor name → file name of the index file `index`, whose content is `text`.
+
+    Every file name is a plain name in the index's own folder. Raises `FileError`.
+    """
+    try:
+        content = json.loads(text)
     except ValueError as error:
         raise FileError(index, f"not valid JSON: {error}") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None

@@ -26,18 +26,26 @@ _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULT
 
 @dataclass(frozen=True)
 class Step:
-    """One base model, and whose card says so, for a person."""
+    """One base model, and whose card says so, for a person. `generation` counts the cards that were read to get here.
+
+    A merge names several models of one generation.
+    """
 
     repo: str
     why: str
+    generation: int = 1
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Base models, nearest first; of a merge, one generation after the other. `ended` says why there are no more."""
+    """Base models, nearest first; of a merge, one generation after the other. `ended` says why there are no more.
+
+    `hub_is_away`: nobody answered, and asking for anything else would only take as long again.
+    """
 
     steps: tuple[Step, ...]
     ended: str
+    hub_is_away: bool = False
 
     @property
     def repos(self) -> tuple[str, ...]:
@@ -52,8 +60,6 @@ class _Card:
 
 @dataclass(frozen=True)
 class _NoCard:
-    """`hub_is_away`: nobody answered, and asking for another card would only take as long again."""
-
     reason: str
     hub_is_away: bool = False
 
@@ -73,7 +79,8 @@ def base_models(start: Path | RepoRef, max_steps: int = MAX_STEPS) -> Chain:
     steps: list[Step] = []
     endings: list[str] = []
     seen = {name.lower()}
-    waiting: list[str] = []
+    waiting: list[tuple[str, int]] = []
+    generation = 1
     while True:
         if isinstance(card, _NoCard):
             endings.append(card.reason)
@@ -89,13 +96,13 @@ def base_models(start: Path | RepoRef, max_steps: int = MAX_STEPS) -> Chain:
                 if len(steps) == max_steps:
                     return Chain(tuple(steps), f"stopped after {max_steps} models")
                 seen.add(base.lower())
-                steps.append(Step(base, f"base_model of {name}{card.relation}"))
-                waiting.append(base)
+                steps.append(Step(base, f"base_model of {name}{card.relation}", generation))
+                waiting.append((base, generation + 1))
         if not waiting:
             break
-        name = waiting.pop(0)
+        name, generation = waiting.pop(0)
         card = _card_on_hub(RepoRef(name))
-    return Chain(tuple(steps), endings[0])
+    return Chain(tuple(steps), endings[0], isinstance(card, _NoCard) and card.hub_is_away)
 
 
 def _card_on_disk(folder: Path) -> _Card | _NoCard:
@@ -109,7 +116,7 @@ def _card_on_disk(folder: Path) -> _Card | _NoCard:
         return _NoCard(f"{file} has no front matter")
     try:
         data = YAML(typ="safe", pure=True).load(front_matter[1])
-    except YAMLError:
+    except (YAMLError, ValueError, RecursionError):
         return _NoCard(f"the front matter of {file} is not YAML")
     if not isinstance(data, dict):
         return _NoCard(f"the front matter of {file} is not a mapping")

@@ -4,6 +4,8 @@ Cache, login, retries, resuming and offline mode are the client's; `HF_HOME`, `H
 `HF_HUB_OFFLINE` mean what its documentation says. Nothing here prints.
 """
 
+import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -49,6 +51,13 @@ def fetch_sidecar(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapsh
     """The one file of a sidecar repository, `mtp.safetensors` in `Snapshot.path`. Raises as `fetch_model` does."""
     snapshot = _fetch(ref, (SIDECAR_FILE,), (), on_progress)
     _require(snapshot, ref, None if (snapshot.path / SIDECAR_FILE).is_file() else SIDECAR_FILE)
+    return snapshot
+
+
+def fetch_files(ref: RepoRef, names: Sequence[str], on_progress: OnProgress | None = None) -> Snapshot:
+    """The files `names` of a repository. Raises as `fetch_model` does, also if one of them is not there."""
+    snapshot = _fetch(ref, tuple(glob.escape(name) for name in names), (), on_progress)
+    _require(snapshot, ref, next((name for name in names if not (snapshot.path / name).is_file()), None))
     return snapshot
 
 

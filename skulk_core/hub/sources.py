@@ -1,9 +1,8 @@
-"""MODEL on the command line → a folder on this disk, and the names under which the catalog may know it."""
+"""MODEL on the command line → a folder on this disk."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from skulk_core.hub.model_card import base_models
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import DemoRef, FolderRef, RepoRef
 from skulk_core.hub.snapshot import fetch_model
@@ -20,12 +19,6 @@ class ModelSource:
 
     def __str__(self) -> str:
         return f"{self.ref.repo}@{self.sha}" if isinstance(self.ref, RepoRef) else str(self.ref)
-
-    def names(self) -> tuple[str, ...]:
-        """Its own repository, then its base models, as cards state them. May ask the Hub."""
-        if isinstance(self.ref, RepoRef):
-            return (self.ref.repo, *base_models(self.ref).repos)
-        return base_models(self.folder).repos
 
 
 def locate_model(ref: DemoRef | FolderRef | RepoRef, on_progress: OnProgress | None = None) -> ModelSource:

@@ -1,10 +1,13 @@
 """The catalog that comes with the program: what people can name without looking anything up."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
-from skulk_core.catalog import Catalog, Found
+from skulk_core.catalog import Catalog, HeadEntry, Subject, resolve
 from skulk_core.runtime.resources import catalog_path
-from skulk_core.types import Conventions
+from swp.layouts.registry import layout, layout_names
 
 PUBLISHED = [
     "deepseek-ai/DeepSeek-V3.2-Exp-Base",
@@ -45,10 +48,12 @@ def test_repositories_follow_the_publishers_rules(shipped: Catalog) -> None:
         assert assistant.repo == f"{assistant.base}-assistant"
 
 
-def test_qwen_heads_carry_their_conventions(shipped: Catalog) -> None:
-    wired = {entry.base: entry.conventions for entry in shipped.sidecars if entry.layout == "qwen_mtp"}
-    assert set(wired) == {base for base in PUBLISHED if base.startswith("Qwen/")}
-    assert set(wired.values()) == {Conventions(norm_offset=1.0)}
+def test_heads_are_wired_as_an_extract_would_say(shipped: Catalog) -> None:
+    """The published files say nothing themselves; what is extracted anew carries its layout's conventions."""
+    for sidecar in shipped.sidecars:
+        assert sidecar.layout in layout_names()
+        assert sidecar.conventions == layout(sidecar.layout).conventions, sidecar.base
+    assert {assistant.conventions for assistant in shipped.assistants} == {None}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +69,36 @@ def test_qwen_heads_carry_their_conventions(shipped: Catalog) -> None:
     ],
 )
 def test_measured_depths(shipped: Catalog, name: str, num_hosts: int, depth: int | None) -> None:
-    found = shipped.find_assistant([name]) if "gemma" in name else shipped.find_sidecar([name])
-    assert isinstance(found, Found)
-    assert found.entry.depth(num_hosts) == depth
+    subject = Subject(name, (name,), Path("nowhere"), Path("nowhere"))
+    found = resolve(subject, shipped.entries).require()
+    entry = found.entries[0]
+    assert isinstance(entry, HeadEntry)
+    assert entry.depth(num_hosts) == depth
+
+
+def test_nothing_is_pinned_that_nobody_checked(shipped: Catalog) -> None:
+    assert {(entry.revision, entry.source_sha) for entry in shipped.entries} == {(None, None)}
+
+
+def test_licences_are_those_of_the_base_models(shipped: Catalog) -> None:
+    licences = Counter((entry.base.partition("/")[0], entry.licence) for entry in shipped.entries)
+    assert licences == {
+        ("Qwen", "apache-2.0"): 12,
+        ("deepseek-ai", "mit"): 3,
+        ("nvidia", "other"): 1,
+        ("google", "apache-2.0"): 5,
+    }
+
+
+def test_models_of_one_shape_are_those_known_to_be(shipped: Catalog) -> None:
+    """A fingerprint that two entries share by mistake would make neither of them known by its configuration."""
+    shapes: dict[str, list[str]] = {}
+    for entry in shipped.entries:
+        if entry.fingerprint is not None:
+            shapes.setdefault(str(entry.fingerprint), []).append(entry.base)
+    assert sorted(bases for bases in shapes.values() if len(bases) > 1) == [
+        ["Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen/Qwen3-Next-80B-A3B-Thinking"],
+        ["Qwen/Qwen3.5-27B", "Qwen/Qwen3.6-27B"],
+        ["Qwen/Qwen3.5-35B-A3B-Base", "Qwen/Qwen3.6-35B-A3B"],
+    ]
+    assert len(shapes) == 17

@@ -36,8 +36,8 @@ def repos(answer: dict[str, list[dict[str, str]]]) -> list[str]:
 def test_a_quantised_model_leads_to_its_base(client: Client) -> None:
     answer = client.run("chain", "owner/model-4bit").answer
     assert answer["steps"] == [
-        {"repo": "owner/model", "why": "base_model of owner/model-4bit (quantized)"},
-        {"repo": "owner/model-base", "why": "base_model of owner/model"},
+        {"repo": "owner/model", "why": "base_model of owner/model-4bit (quantized)", "generation": 1},
+        {"repo": "owner/model-base", "why": "base_model of owner/model", "generation": 2},
     ]
     assert answer["ended"] == "owner/model-base names no base model"
 
