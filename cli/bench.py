@@ -66,7 +66,7 @@ def bench_command(
         from skulk_core.bench.arms import prefill_seconds, run_arms
         from skulk_core.bench.costs import measure_costs
 
-        target, head = loaded.model.target, loaded.head.head if loaded.head else None
+        target, head = loaded.model.target, loaded.drafter
         encoded = [loaded.model.tokenizer.encode(text) for text in texts]
         longest, context = max(len(prompt) for prompt in encoded), loaded.model.context_tokens
         if context is not None and max(longest + tokens, prefill) > context:

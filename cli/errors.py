@@ -27,7 +27,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.ModelNameError: (
-        "MODEL is `demo`, a folder with config.json, or a Hub repository OWNER/NAME[@REVISION].",
+        "MODEL is `demo`, a folder with config.json, a GGUF file, or a Hub repository OWNER/NAME[@REVISION].",
         EXIT_USAGE,
     ),
     errors.HubError: ("Check the name on the Hub, and HF_ENDPOINT if it is set.", EXIT_FAILED),
@@ -51,6 +51,11 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "Use the sidecar of this model's base model, or decode without one: --draft-depth 0 or --allow-plain.",
         EXIT_FAILED,
     ),
+    errors.HeadDoesNotFit: (
+        "`skulk doctor MODEL --sidecar S` shows what was measured. Use the sidecar of this model's base model, or "
+        "decode without one: --draft-depth 0 or --allow-plain.",
+        EXIT_FAILED,
+    ),
     errors.ConventionsUnknown: ("Say how the head is wired: --convention {conventions}.", EXIT_USAGE),
     errors.ExtractError: ("`swp inspect` shows what the checkpoint holds.", EXIT_FAILED),
     errors.NothingToExtract: ("", EXIT_FAILED),
@@ -65,6 +70,10 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.MissingPackage: ("", EXIT_FAILED),
+    errors.CertificateError: (
+        "Please report it with the model and the command line; --draft-depth 0 decodes plainly meanwhile.",
+        EXIT_FAILED,
+    ),
     errors.OutOfMemory: (
         "Use a smaller or more quantised model, a shorter --context, or close other programs.",
         EXIT_FAILED,

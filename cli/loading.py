@@ -3,37 +3,44 @@
 import gc
 import os
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cli.options import read_conventions
+from cli.probing import measured_line, measuring
 from cli.program import INTERRUPTS
 from cli.render import Reporter
 from skulk_core.catalog import Catalog
-from skulk_core.errors import NoDraftHead, SkulkError
-from skulk_core.hub.refs import parse_model, parse_sidecar
+from skulk_core.errors import NoDraftHead, OptionError, SkulkError
+from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import ModelSource, locate_model
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import auto_dtype, load_mlx
 
 if TYPE_CHECKING:
+    from skulk_core.heads.base import DraftHead
     from skulk_core.heads.loading import LoadedHead
     from skulk_core.models.loading import LoadedModel
 
-# drafted where neither the command line nor the catalog says more; one token pays on almost every model measured
-DEFAULT_DEPTH = 1
+NGRAM = "ngram"
+# prompt lookup costs nothing to draft
+NGRAM_NAME = "prompt lookup"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the command line said about model and head. ``depth`` None: the catalog's, else `DEFAULT_DEPTH`."""
+    """What the command line said about model and head.
+
+    ``depth`` None: the catalog's, else ``auto``. ``draft`` is `head`, or `ngram` for prompt lookup instead.
+    """
 
     model: str
     sidecar: str | None
-    depth: int | None
+    depth: int | Literal["auto"] | None
     dtype: str
     head_precision: str
     conventions: list[str] | None
     allow_plain: bool
+    draft: str = "head"
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,9 @@ class Loaded:
     model: "LoadedModel"
     head: "LoadedHead | None"
     head_name: str | None
-    depth: int
+    depth: int | Literal["auto"]
     plain_because: str | None
+    drafter: "DraftHead | None" = None
 
 
 def load(choice: Choice, reporter: Reporter) -> Loaded:
@@ -59,7 +67,7 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
 
 def _load(choice: Choice, reporter: Reporter) -> Loaded:
     overrides = read_conventions(choice.conventions)
-    ref = parse_model(choice.model)
+    ref = parse_trunk(choice.model)
     sidecar = None if choice.sidecar is None else parse_sidecar(choice.sidecar)
     catalog = Catalog.known()
     # importing what computes takes seconds, too
@@ -70,17 +78,25 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
 
     from skulk_core.heads.finding import HeadFound, NoHead, find_head
     from skulk_core.heads.loading import load_head
+    from skulk_core.heads.ngram import NgramHead
+    from skulk_core.heads.wiring import settle
     from skulk_core.models import loading
 
     INTERRUPTS.check()
     source = locate_model(ref, reporter.bytes)
     reporter.step(f"loading {ref}")
     dtype = auto_dtype() if choice.dtype == "auto" else choice.dtype
-    model = loading.load(source.folder, dtype)
+    model = loading.load(source.path, dtype)
     blas.set_threads(blas.threads_for(model.target.hidden_size))
-    reporter.detail(f"model: {source} ({source.folder}), {model.nbytes / 1e6:,.0f} MB of weights, dtype {dtype}")
+    reporter.detail(f"model: {source} ({source.path}), {model.nbytes / 1e6:,.0f} MB of weights, dtype {dtype}")
     if choice.depth == 0:
         return Loaded(source, model, None, None, 0, "plain decoding was asked for")
+    if choice.draft == NGRAM:
+        if sidecar is not None:
+            raise OptionError("--draft", NGRAM, "looks tokens up in the text and takes no --sidecar")
+        return Loaded(
+            source, model, None, NGRAM_NAME, "auto" if choice.depth is None else choice.depth, None, NgramHead()
+        )
     try:
         found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, reporter.bytes)
         for step in found.steps:
@@ -91,8 +107,24 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
             raise NoDraftHead(str(source), found.looked_in)
         if choice.depth is None and found.default_depth == 0:
             return Loaded(source, model, None, None, 0, "the catalog says that this model decodes faster without")
+        wiring = settle(
+            model,
+            source,
+            found,
+            catalog,
+            precision=choice.head_precision,
+            overrides=overrides,
+            progress=measuring(reporter),
+        )
+        if wiring.probe is not None:
+            reporter.note(measured_line(found.name, wiring))
         head = load_head(
-            model, found.files, precision=choice.head_precision, overrides=overrides, known=found.conventions
+            model,
+            found.files,
+            precision=choice.head_precision,
+            overrides=overrides,
+            known=wiring.conventions,
+            known_from=wiring.conventions_from,
         )
     except SkulkError as error:
         if not choice.allow_plain:
@@ -101,5 +133,5 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     reporter.detail(f"head: {found.name} ({found.because}), {head.nbytes / 1e6:,.1f} MB, precision {head.precision}")
     conventions = ", ".join(f"{name} {value}" for name, value in asdict(head.conventions).items())
     reporter.detail(f"conventions from {head.conventions_from}: {conventions}")
-    depth = next(d for d in (choice.depth, found.default_depth, DEFAULT_DEPTH) if d is not None)
-    return Loaded(source, model, head, found.name, depth, None)
+    depth = found.default_depth if choice.depth is None else choice.depth
+    return Loaded(source, model, head, found.name, "auto" if depth is None else depth, None, head.head)

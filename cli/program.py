@@ -18,6 +18,8 @@ EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 
 _ECHO_S = 1.0
+# In a chat a second Ctrl-C means something of its own, and only what no finger can do is taken for an echo.
+_CHAT_ECHO_S = 0.15
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
@@ -45,14 +47,27 @@ def run_program(make_app: Callable[[], Callable[[], object]]) -> None:
 
 
 class Interrupts:
-    """Whether Ctrl-C was pressed; `check` raises `KeyboardInterrupt` if it was."""
+    """Whether Ctrl-C was pressed, and how often; `check` raises `KeyboardInterrupt` if it was."""
 
     def __init__(self) -> None:
-        self.pending = False
+        self.pending, self.presses = False, 0
+        self._last_s = -_ECHO_S
 
     def check(self) -> None:
         if self.pending:
             raise KeyboardInterrupt
+
+    def press(self, echo_s: float) -> bool:
+        """Note a Ctrl-C; False for one that came within ``echo_s`` of another, which is an echo of that."""
+        self.pending = True
+        before_s, self._last_s = self._last_s, time.monotonic()
+        counts = self._last_s - before_s >= echo_s
+        self.presses += counts
+        return counts
+
+    def clear(self) -> None:
+        """What was pressed has been answered."""
+        self.pending, self.presses = False, 0
 
 
 # Of this process. Checked also where Ctrl-C raises by itself: what we import may swallow it.
@@ -67,9 +82,24 @@ def interrupts_at_checks() -> Iterator[Interrupts]:
     """
 
     def note(*_: object) -> None:
-        INTERRUPTS.pending = True
+        INTERRUPTS.press(_CHAT_ECHO_S)
 
     before = signal.signal(signal.SIGINT, note)
+    try:
+        yield INTERRUPTS
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupts_at_once() -> Iterator[Interrupts]:
+    """In the block, which waits for a person, Ctrl-C raises `KeyboardInterrupt`, unless it echoes one before."""
+
+    def interrupt(*_: object) -> None:
+        if INTERRUPTS.press(_CHAT_ECHO_S):
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield INTERRUPTS
     finally:
@@ -86,13 +116,9 @@ def _interrupt_but_not_by_echoes() -> None:
 
     Launchers pass it on to a process whose terminal has told it already, and people press it twice.
     """
-    last_s = -_ECHO_S
 
     def interrupt(*_: object) -> None:
-        nonlocal last_s
-        INTERRUPTS.pending = True
-        before_s, last_s = last_s, time.monotonic()
-        if last_s - before_s >= _ECHO_S:
+        if INTERRUPTS.press(_ECHO_S):
             raise KeyboardInterrupt
 
     def report(unraisable: "sys.UnraisableHookArgs") -> None:

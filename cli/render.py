@@ -13,6 +13,7 @@ from cli.program import abandon
 from skulk_core.errors import OutputError
 
 if TYPE_CHECKING:
+    from skulk_core.decode.certificate import Certificate
     from skulk_core.decode.stats import Stats
 
 
@@ -51,6 +52,11 @@ def show(table: RenderableType) -> None:
     out(captured.get())
 
 
+def ask(prompt: str) -> None:
+    """A prompt on stderr, for a person whose stdout is elsewhere."""
+    _say(Text(prompt), end="")
+
+
 def say(message: str) -> None:
     """One line on stderr."""
     _say(Text(visible(message)))
@@ -72,9 +78,9 @@ def visible(text: str) -> str:
     return "".join(map(shown, text))
 
 
-def _say(text: Text) -> None:
+def _say(text: Text, end: str = "\n") -> None:
     try:
-        _stderr.print(text, soft_wrap=True)
+        _stderr.print(text, soft_wrap=True, end=end)
     except OSError:
         # a full disk: no reason to lose the answer either
         abandon(sys.stderr)
@@ -123,6 +129,10 @@ class Reporter:
         """Progress of a prompt."""
         self._advance("reading the prompt", done, total, f"{done}/{total} tokens")
 
+    def replayed(self, done: int, total: int) -> None:
+        """Progress of a certificate."""
+        self._advance("comparing with plain decoding", done, total, f"{done}/{total} tokens")
+
     def turns(self, done: int, total: int) -> None:
         """Progress of a benchmark."""
         self._advance("measuring", done, total, f"{done}/{total} texts")
@@ -147,10 +157,27 @@ def figures(stats: "Stats", num_tokens: int, plain_because: str | None) -> str:
     if plain_because is None and stats.draft_depth:
         accepted = " ".join(f"{share:.0%}" for share in stats.acceptance) or "nothing judged"
         parts += [f"{stats.tokens_per_round:.2f} tokens a round", f"accepted by position {accepted}"]
-        parts += [f"depth {stats.draft_depth}"]
+        parts += (
+            [f"depth auto, {stats.drafted / max(stats.rounds, 1):.1f} drafted a round"] if stats.chose_depth else []
+        )
+        parts += [] if stats.chose_depth else [f"depth {stats.draft_depth}"]
     else:
         parts += [f"depth 0: {plain_because or 'plain decoding was asked for'}"]
     return " · ".join(parts)
+
+
+def certificate_line(certificate: "Certificate") -> str:
+    """What the comparison with plain decoding found."""
+    found, bound = certificate.divergences, f"bound {certificate.bound:.2g}"
+    if not found:
+        gap = "" if certificate.smallest_gap is None else f", smallest gap {certificate.smallest_gap:.2g}"
+        return f"certificate: all {certificate.compared} tokens are those of plain decoding ({bound}{gap})"
+    listed = ", ".join(
+        f"token {one.position}: {one.emitted} for {one.plain}, behind by {one.gap:.2g}" for one in found[:5]
+    )
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    verdict = "within rounding" if certificate.holds else "NOT explained by rounding"
+    return f"certificate: {len(found)} of {certificate.compared} tokens differ, {verdict} ({bound}): {listed}{more}"
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -2,22 +2,26 @@
 
 import json
 import sys
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli import options
+from cli import options, sampling
+from cli.answers import certified, decode_answer
+from cli.depth import DraftDepth, make_policy, read_depth
 from cli.errors import guarded
 from cli.loading import Choice, Loaded, load
-from cli.program import EXIT_INTERRUPTED, Interrupts, interrupts_at_checks
-from cli.render import Reporter, figures, out, out_answer
-from skulk_core.errors import OptionError, PromptError
+from cli.program import EXIT_INTERRUPTED, interrupts_at_checks
+from cli.render import Reporter, figures, out
+from skulk_core.errors import CertificateError, OptionError, PromptError
 from skulk_core.hub.refs import DEMO
-from skulk_core.types import FinishReason
+from skulk_core.types import Exactness, FinishReason
 
 if TYPE_CHECKING:
-    from skulk_core.decode.session import Outcome, Request, Session
+    from skulk_core.decode.certificate import Certificate
+    from skulk_core.decode.session import Outcome
+    from skulk_core.sampling.settings import SamplingSettings
 
 JSON_SCHEMA = 1
 # The demo model writes in the manner of Python's documentation, and repeats itself before long: of 75 openings tried,
@@ -30,14 +34,21 @@ DEMO_TOKENS = 96
 def run_command(
     model: options.Model,
     prompt: Annotated[
-        str | None, typer.Argument(help="The prompt; `-` reads it from stdin. Only the demo has one of its own.")
-    ] = None,
-    draft_depth: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens drafted a round; 0 is plain decoding. Default: what the catalog says, else 1; with the demo 4."
+        str | None,
+        typer.Argument(
+            help="The prompt; `-` reads it from stdin. Without one a chat begins, if stdin and stdout are a terminal; "
+            "the demo has a prompt of its own."
         ),
     ] = None,
+    draft_depth: DraftDepth = None,
+    draft: Annotated[
+        Literal["head", "ngram"],
+        typer.Option(
+            metavar="HOW",
+            help="head: the model's draft head. ngram: what followed the last tokens when they stood in the text "
+            "before; for every model.",
+        ),
+    ] = "head",
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -53,11 +64,27 @@ def run_command(
             help="Text that ends the answer and is not part of it; may be given more than once. Default: none."
         ),
     ] = None,
+    temperature: sampling.Temperature = 0.0,
+    top_p: sampling.TopP = 1.0,
+    top_k: sampling.TopK = 0,
+    min_p: sampling.MinP = 0.0,
+    repetition_penalty: sampling.RepetitionPenalty = 1.0,
+    presence_penalty: sampling.PresencePenalty = 0.0,
+    frequency_penalty: sampling.FrequencyPenalty = 0.0,
+    logit_bias: sampling.LogitBias = None,
+    seed: sampling.Seed = None,
+    accept: sampling.Accept = "block",
+    exactness: sampling.ExactnessLevel = "argmax",
+    certify: sampling.Certify = False,
     sidecar: options.Sidecar = None,
     dtype: options.Dtype = "auto",
     head_precision: options.HeadPrecision = "auto",
     convention: options.Convention = None,
     raw: Annotated[bool, typer.Option("--raw", help="Feed the prompt as it is, without the chat template.")] = False,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Hold a conversation, as at a terminal without PROMPT; with PROMPT it begins so."),
+    ] = False,
     allow_plain: Annotated[
         bool, typer.Option("--allow-plain", help="Decode without speculation if no draft head can be used.")
     ] = False,
@@ -66,69 +93,92 @@ def run_command(
     verbose: options.Verbose = False,
 ) -> None:
     """Answer a prompt with multi-token prediction: the text of plain decoding, sooner."""
-    options.at_least("--draft-depth", draft_depth, 0)
+    depth = read_depth(draft_depth)
     options.at_least("--max-tokens", max_tokens, 1)
     options.at_least("--context", context, 1)
     stops = options.read_stops(stop)
-    text = _prompt(model, prompt)
+    from skulk_core.sampling.settings import AcceptRule, SamplingSettings
+
+    chosen = SamplingSettings(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        logit_bias=sampling.read_biases(logit_bias),
+        seed=sampling.new_seed() if seed is None else seed,
+        accept=AcceptRule(accept),
+    )
+    if not chosen.is_greedy and (certify or exactness != "argmax"):
+        option = "--certify" if certify else "--exactness"
+        raise OptionError(option, "", "drawn tokens cannot be compared with plain decoding's; use temperature 0")
+    chats = chat or (prompt is None and model != DEMO and not json_output and _at_terminal())
+    text = _first_said(prompt, json_output) if chats else _prompt(model, prompt)
     reporter = Reporter(quiet=quiet, verbose=verbose)
-    if prompt is None:
+    if prompt is None and not chats:
         reporter.note(f"prompt: {text}")
         max_tokens = DEMO_TOKENS if max_tokens is None and context is None else max_tokens
     with reporter.working():
-        loaded = load(Choice(model, sidecar, draft_depth, dtype, head_precision, convention, allow_plain), reporter)
+        loaded = load(Choice(model, sidecar, depth, dtype, head_precision, convention, allow_plain, draft), reporter)
     from skulk_core.decode.session import Outcome, Request, Session
 
-    session = Session(loaded.model, loaded.head.head if loaded.head else None)
+    session = Session(loaded.model, loaded.drafter)
+    encoded = () if chats or text is None else session.encode(text, raw=raw)
+    with reporter.working():
+        policy = make_policy(loaded, chosen, reporter)
     request = Request(
-        prompt=session.encode(text, raw=raw),
-        depth=loaded.depth,
+        prompt=encoded,
+        depth=policy,
         max_tokens=max_tokens,
         context_tokens=_context(loaded, context),
         stop=stops,
+        sampling=chosen,
+        exactness=Exactness(exactness),
     )
+    if chats:
+        from cli.chat import run_chat
+        from cli.chat_commands import Chat
+        from skulk_core.decode.conversation import converse
+
+        conversation = converse(session, raw=raw)
+        run_chat(Chat(session, loaded, conversation, request, reporter, certify, loaded.depth), text)
+        return
     outcome = Outcome()
     with interrupts_at_checks() as interrupts:
         try:
-            _decode(session, request, outcome, reporter, interrupts, print_text=not json_output)
+            decode_answer(session, request, outcome, reporter, interrupts, print_text=not json_output)
         except (KeyboardInterrupt, RuntimeError):
             # Ctrl-C also ends the compiler that MLX may be waiting for
             if not interrupts.pending:
                 raise
             outcome.finish_reason = FinishReason.INTERRUPTED
-        out((json.dumps(_as_json(loaded, outcome)) if json_output else "") + "\n")
+        if not json_output:
+            out("\n")
         reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
+        certificate = certified(session, request, outcome, reporter, interrupts) if certify else None
+        if json_output:
+            out(json.dumps(_as_json(loaded, outcome, chosen, certificate)) + "\n")
     if outcome.finish_reason is FinishReason.INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
+    if certificate is not None and not certificate.holds:
+        raise CertificateError(certificate.divergences[0].position, len(certificate.divergences), certificate.bound)
 
 
-def _decode(
-    session: "Session",
-    request: "Request",
-    outcome: "Outcome",
-    reporter: Reporter,
-    interrupts: Interrupts,
-    *,
-    print_text: bool,
-) -> None:
-    """Decode to the end, with progress until the text begins, or all along where it is not printed."""
+def _at_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
-    def on_prompt(done: int, total: int) -> None:
-        reporter.tokens(done, total)
-        interrupts.check()
 
-    pieces = session.decode(request, outcome, on_prompt)
-    if not print_text:
-        with reporter.working():
-            for _ in pieces:
-                reporter.step("answering")
-                interrupts.check()
-        return
-    with reporter.working():
-        first = next(pieces)
-    for piece in chain([first], pieces):
-        out_answer(piece)
-        interrupts.check()
+def _first_said(prompt: str | None, json_output: bool) -> str | None:
+    """What a conversation begins with, if it was given. Raises `PromptError`."""
+    if json_output:
+        raise PromptError("--json prints one answer, and a chat has many")
+    if prompt == "-":
+        raise PromptError("`-` reads a prompt from stdin, where a chat reads what is said")
+    if prompt is not None and not options.is_utf8(prompt):
+        raise PromptError("the prompt is not UTF-8 text")
+    return prompt if prompt and prompt.strip() else None
 
 
 def _prompt(model: str, argument: str | None) -> str:
@@ -163,7 +213,9 @@ def _context(loaded: Loaded, asked: int | None) -> int | None:
     return asked or own
 
 
-def _as_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object]:
+def _as_json(
+    loaded: Loaded, outcome: "Outcome", chosen: "SamplingSettings", certificate: "Certificate | None"
+) -> dict[str, object]:
     stats = outcome.stats
     return {
         "schema": JSON_SCHEMA,
@@ -173,6 +225,8 @@ def _as_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object]:
         "tokens": outcome.tokens,
         "finish_reason": outcome.finish_reason,
         "plain_because": loaded.plain_because,
+        "sampling": asdict(chosen),
+        "certificate": certificate and {"holds": certificate.holds, **asdict(certificate)},
         "stats": {
             "prompt_tokens": stats.prompt_tokens,
             "prefill_s": stats.prefill_s,
@@ -183,7 +237,7 @@ def _as_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object]:
             "accepted": stats.accepted,
             "acceptance": stats.acceptance,
             "tokens_per_round": stats.tokens_per_round,
-            "draft_depth": stats.draft_depth,
+            "draft_depth": "auto" if stats.chose_depth else stats.draft_depth,
             "synchronisations": stats.synchronisations,
             "extra_passes": stats.extra_passes,
         },

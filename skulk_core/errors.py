@@ -121,7 +121,19 @@ class SidecarError(SkulkError):
 
 
 class ConventionsUnknown(SidecarError):
-    """A sidecar without metadata, unknown to the catalog, on a trunk whose family has no released convention."""
+    """A head of which nobody says how it is wired, and which could not be measured."""
+
+
+class HeadDoesNotFit(SidecarError):
+    """However it is wired, the head drafts no better than chance. `best` and `chance` are shares of right drafts."""
+
+    def __init__(self, path: Path | str, best: float, chance: float, num_tokens: int) -> None:
+        self.best, self.chance, self.num_tokens = best, chance, num_tokens
+        super().__init__(
+            path,
+            f"no candidate is clearly better than chance (best {best:.1%} of first drafts right, chance {chance:.1%}, "
+            f"on {num_tokens} tokens that the model wrote): the head is dead, or belongs to another model",
+        )
 
 
 class OutOfMemory(SkulkError):
@@ -284,3 +296,13 @@ class UnsupportedArchitecture(UnsupportedModel):
         super().__init__(architecture, supported)
         self.path = Path(path)
         self.args = (f"{path}: GGUF architecture {architecture!r} is not supported",)
+
+
+class CertificateError(SkulkError):
+    """An answer differs from plain decoding by more than rounding explains: a fault of the program or the machine."""
+
+    def __init__(self, position: int, num_divergences: int, bound: float) -> None:
+        self.position, self.num_divergences, self.bound = position, num_divergences, bound
+        super().__init__(
+            f"{num_divergences} tokens differ from plain decoding, the first at {position}, by more than {bound:.2g}"
+        )

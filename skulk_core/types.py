@@ -55,6 +55,13 @@ class FinishReason(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Exactness(StrEnum):
+    """What a greedy token is: the argmax of its pass, or where that is doubtful of a pass of its own."""
+
+    ARGMAX = "argmax"
+    STRICT = "strict"
+
+
 @dataclass(frozen=True)
 class LayerRange:
     """Half-open range ``[start, end)`` of trunk layers held by one host."""

@@ -1,5 +1,6 @@
 """The Qwen MTP head as an oracle, made of transformers' own modules, and its tensors as upstream names them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from tiny_checkpoints import Tensors, randomise
 
 from skulk_core.formats.sidecar import SidecarMetadata, TrunkFingerprint
+from skulk_core.sampling.base import Place
 from skulk_core.sampling.greedy import GreedySampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
 
@@ -99,11 +101,12 @@ class RecordingSampler(GreedySampler):
     """Greedy; keeps the logits that drafts were chosen from."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.logits: list[mx.array] = []
 
-    def draft(self, logits: mx.array) -> tuple[mx.array, mx.array | None]:
+    def draft(self, logits: mx.array, place: Place, drafted: Sequence[mx.array]) -> tuple[mx.array, mx.array | None]:
         self.logits.append(logits[0])
-        return super().draft(logits)
+        return super().draft(logits, place, drafted)
 
 
 def metadata(trunk: Any, conventions: Conventions, **changes: Any) -> SidecarMetadata:

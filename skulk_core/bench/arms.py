@@ -67,8 +67,7 @@ class ArmResult:
     def predict(self, costs: Costs) -> None:
         """What the isolated costs of this arm's rounds and its measured tokens per round give."""
         if isinstance(self.arm, int) and self.tokens_per_round is not None:
-            kept = round(self.tokens_per_round)
-            self.predicted_tokens_per_s = self.tokens_per_round / costs.round_s(self.arm, kept)
+            self.predicted_tokens_per_s = self.tokens_per_round / costs.round_s(self.arm)
 
 
 def run_arms(

@@ -5,7 +5,7 @@ The loop overlaps building one part with computing another, so its rounds may be
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Hidden, Target
-from skulk_core.sampling.base import Draft
+from skulk_core.sampling.base import Draft, Sampler
 from skulk_core.sampling.greedy import GreedySampler
 
 _REPEATS = 15
@@ -23,8 +23,8 @@ _REPEATS = 15
 class Costs:
     """Median seconds.
 
-    ``verify_s[w]``: a pass of w rows with its verdict; ``draft_s[d]``: d drafts; ``settle_s[n]``: the commit of n rows
-    and the head's observation of their pairs; ``commit_s``: the commit of one row alone, as at depth 0.
+    ``verify_s[w]``: a pass of w rows with its verdict; ``draft_s[d]``: d drafts; ``settle_s[w]``: the head's
+    observation of a pass of w rows and the commit of some of it; ``commit_s``: a commit alone, as at depth 0.
     """
 
     verify_s: dict[int, float]
@@ -45,16 +45,24 @@ class Costs:
             (self.commit_s + other.commit_s) / 2,
         )
 
-    def round_s(self, depth: int, num_kept: int) -> float:
-        """Seconds of a round at ``depth`` that keeps ``num_kept`` rows."""
+    def round_s(self, depth: int) -> float:
+        """Seconds of a round at ``depth``."""
         if depth == 0:
             return self.verify_s[1] + self.commit_s
-        return self.draft_s[depth] + self.verify_s[depth + 1] + self.settle_s[num_kept]
+        return self.draft_s[depth] + self.verify_s[depth + 1] + self.settle_s[depth + 1]
 
 
-def measure_costs(target: Target, head: DraftHead | None, prompt: Sequence[int], depths: Sequence[int]) -> Costs:
+def measure_costs(
+    target: Target,
+    head: DraftHead | None,
+    prompt: Sequence[int],
+    depths: Sequence[int],
+    sampler: Sampler | None = None,
+    repeats: int = _REPEATS,
+) -> Costs:
     """Costs of the rounds at ``depths`` after ``prompt``; at depth 0 nothing is observed."""
-    sampler = GreedySampler()
+    sampler = sampler or GreedySampler()
+    place = sampler.start(prompt, target.vocab_size)
     caches = target.make_caches()
     tokens = mx.array(list(prompt), mx.int32)
     hidden = target.hidden(target.run(target.embed(tokens, 0), caches))
@@ -62,13 +70,13 @@ def measure_costs(target: Target, head: DraftHead | None, prompt: Sequence[int],
     drafting = head if any(depths) else None
     if drafting is not None:
         drafting.reset()
-        drafting.observe(hidden, mx.concatenate([tokens[1:], tokens[:1]]))
+        drafting.ingest(hidden, mx.concatenate([tokens[1:], tokens[:1]]))
     mx.eval(caches.arrays(), drafting.arrays() if drafting else [])
 
     def verify(width: int) -> tuple[Hidden, list[mx.array]]:
         fed = tokens[:width]
         hidden = target.hidden(target.run(target.embed(fed, caches.rows), caches))
-        verdict = sampler.accept(target.logits(hidden.post_norm), Draft(fed[1:]))
+        verdict = sampler.accept(target.logits(hidden.post_norm), Draft(fed[1:]), place)
         return hidden, [verdict.num_accepted, verdict.tokens]
 
     def timed_verify(width: int) -> float:
@@ -81,29 +89,45 @@ def measure_costs(target: Target, head: DraftHead | None, prompt: Sequence[int],
         mx.eval(hidden.pre_norm, hidden.post_norm, *arrays)
 
         def settle() -> list[mx.array]:
-            caches.commit(num_rows)
             if observe and drafting is not None:
                 drafting.observe(hidden, tokens[:num_rows])
+                drafting.commit(1)
+            # one row, whatever the width: it costs the same, and the text hardly grows while it is measured
+            caches.commit(1)
             return caches.arrays() + (drafting.arrays() if observe and drafting else [])
 
         return _seconds(settle)
 
     def timed_draft(depth: int) -> float:
         assert drafting is not None
-        return _seconds(lambda: [drafting.draft(depth, sampler).tokens])
+        return _seconds(lambda: [drafting.draft(depth, sampler, place).tokens])
 
     drafted = [depth for depth in depths if depth]
+    parts: dict[tuple[str, int], Callable[[], float]] = {}
+    for width in sorted({1, *(depth + 1 for depth in depths)}):
+        parts["verify", width] = partial(timed_verify, width)
+    for depth in drafted:
+        parts["draft", depth] = partial(timed_draft, depth)
+        parts["settle", depth + 1] = partial(timed_settle, depth + 1, True)
+    parts["commit", 1] = partial(timed_settle, 1, False)
+    medians = _in_turn(parts, repeats)
     return Costs(
-        verify_s={width: _median(partial(timed_verify, width)) for width in sorted({1, *(d + 1 for d in depths)})},
-        draft_s={depth: _median(partial(timed_draft, depth)) for depth in drafted},
-        settle_s={rows: _median(partial(timed_settle, rows, True)) for rows in range(1, max(drafted, default=0) + 2)},
-        commit_s=_median(partial(timed_settle, 1, False)),
+        verify_s={number: seconds for (name, number), seconds in medians.items() if name == "verify"},
+        draft_s={number: seconds for (name, number), seconds in medians.items() if name == "draft"},
+        settle_s={number: seconds for (name, number), seconds in medians.items() if name == "settle"},
+        commit_s=medians["commit", 1],
     )
 
 
-def _median(measure: Callable[[], float]) -> float:
-    measure()
-    return statistics.median(measure() for _ in range(_REPEATS))
+def _in_turn(parts: Mapping[tuple[str, int], Callable[[], float]], repeats: int) -> dict[tuple[str, int], float]:
+    """Median seconds of each part, all measured in turn, so that drift hits them alike; the first turn is a warm-up."""
+    seconds: dict[tuple[str, int], list[float]] = {part: [] for part in parts}
+    for turn in range(repeats + 1):
+        for part, measure in parts.items():
+            measured = measure()
+            if turn:
+                seconds[part].append(measured)
+    return {part: statistics.median(values) for part, values in seconds.items()}
 
 
 def _seconds(work: Callable[[], list[mx.array]]) -> float:

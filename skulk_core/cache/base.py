@@ -7,6 +7,7 @@ row by row); a recurrent one takes one pass at a time.
 
 import abc
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import mlx.core as mx
 
@@ -21,9 +22,15 @@ class LayerCache(abc.ABC):
     def commit(self, num_rows: int) -> None:
         """Keep the first ``num_rows`` of the pending rows; the others were never fed."""
         assert 0 <= num_rows <= self.pending, f"commit {num_rows} of {self.pending} pending rows"
-        self._keep(num_rows)
-        self.rows += num_rows
-        self.pending = 0
+        self.commit_all([self], num_rows)
+
+    @classmethod
+    def commit_all(cls, caches: Sequence[Self], num_rows: int) -> None:
+        """`commit` on caches of this kind that were fed the same pass, in as few operations as the kind allows."""
+        cls._keep_all(caches, num_rows)
+        for cache in caches:
+            cache.rows += num_rows
+            cache.pending = 0
 
     @property
     def mask_key(self) -> object:
@@ -37,6 +44,12 @@ class LayerCache(abc.ABC):
     def _fed(self, num_rows: int) -> None:
         """Note that ``num_rows`` more rows were fed."""
         self.pending += num_rows
+
+    @classmethod
+    def _keep_all(cls, caches: Sequence[Self], num_rows: int) -> None:
+        """Undo all but the first ``num_rows`` pending rows of each."""
+        for cache in caches:
+            cache._keep(num_rows)
 
     @abc.abstractmethod
     def _keep(self, num_rows: int) -> None:
@@ -63,6 +76,9 @@ class CacheList(Sequence[LayerCache]):
     def __init__(self, layers: Sequence[LayerCache]) -> None:
         assert layers, "no layers"
         self._layers = tuple(layers)
+        self._by_kind: dict[type[LayerCache], list[LayerCache]] = {}
+        for layer in self._layers:
+            self._by_kind.setdefault(type(layer), []).append(layer)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         return self._layers[index]
@@ -86,8 +102,9 @@ class CacheList(Sequence[LayerCache]):
     def commit(self, num_rows: int) -> None:
         """Keep the first ``num_rows`` pending rows in every layer."""
         assert all(layer.pending == self.pending for layer in self._layers), "layers were fed different passes"
-        for layer in self._layers:
-            layer.commit(num_rows)
+        assert 0 <= num_rows <= self.pending, f"commit {num_rows} of {self.pending} pending rows"
+        for kind, layers in self._by_kind.items():
+            kind.commit_all(layers, num_rows)
 
     def arrays(self) -> list[mx.array]:
         """The arrays of all layers."""

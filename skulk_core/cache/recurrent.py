@@ -7,7 +7,7 @@ no weights, no recurrence, no replay.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import mlx.core as mx
 
@@ -19,6 +19,14 @@ class PassRecord(Protocol):
 
     def state_after(self, num_rows: int) -> mx.array:
         """State after the first ``num_rows`` rows, at least one."""
+        ...
+
+    def known_state_after(self, num_rows: int) -> mx.array | None:
+        """The same where the pass has worked it out; else None."""
+        ...
+
+    def all_writes(self) -> "OuterProductWrites":
+        """The writes from which the state after any prefix follows."""
         ...
 
 
@@ -37,14 +45,29 @@ class OuterProductWrites:
     final: mx.array | None = None
 
     @staticmethod
-    def concatenate(records: Sequence["OuterProductWrites"]) -> "OuterProductWrites":
-        """One record of passes over different heads (the first axis) and the same rows, all with a ``final``."""
-        names = ("state", "log_decay", "writes", "keys", "final")
-        return OuterProductWrites(*(mx.concatenate([getattr(record, name) for record in records]) for name in names))
+    def concatenate(records: Sequence["OuterProductWrites"], state: mx.array | None = None) -> "OuterProductWrites":
+        """One record of passes over different heads (the first axis) and the same rows.
+
+        ``state`` is given where the records' states are the parts of an array that is still there. The result has a
+        ``final`` if all of them have one.
+        """
+
+        def joined(name: str) -> mx.array:
+            return mx.concatenate([getattr(record, name) for record in records])
+
+        final = joined("final") if all(record.final is not None for record in records) else None
+        before = joined("state") if state is None else state
+        return OuterProductWrites(before, joined("log_decay"), joined("writes"), joined("keys"), final)
+
+    def known_state_after(self, num_rows: int) -> mx.array | None:
+        return self.final if num_rows == self.log_decay.shape[-1] else None
+
+    def all_writes(self) -> "OuterProductWrites":
+        return self
 
     def state_after(self, num_rows: int) -> mx.array:
-        if self.final is not None and num_rows == self.log_decay.shape[-1]:
-            return self.final
+        if (known := self.known_state_after(num_rows)) is not None:
+            return known
         log_decay, writes = self.log_decay[..., :num_rows], self.writes[..., :num_rows, :]
         last = log_decay[..., -1:]
         if num_rows > 1:
@@ -60,8 +83,22 @@ class KernelPass:
     num_rows: int
     writes: Callable[[], OuterProductWrites]
 
+    def known_state_after(self, num_rows: int) -> mx.array | None:
+        return self.final if num_rows == self.num_rows else None
+
+    def all_writes(self) -> OuterProductWrites:
+        return self.writes()
+
     def state_after(self, num_rows: int) -> mx.array:
         return self.final if num_rows == self.num_rows else self.writes().state_after(num_rows)
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """The states of several layers in one array, and the views of it that are theirs."""
+
+    whole: mx.array
+    parts: tuple[mx.array, ...]
 
 
 class RecurrentCache(LayerCache):
@@ -73,6 +110,8 @@ class RecurrentCache(LayerCache):
         self.conv_window: mx.array | None = None
         self._conv_input: mx.array | None = None
         self._record: PassRecord | None = None
+        # shared by the layers whose states were last worked out together
+        self._joint: _Joint | None = None
 
     def feed(self, conv_input: mx.array, record: PassRecord) -> None:
         """Take a pass: ``conv_input`` ``[K - 1 + w, C]`` (the old window, then the pass's rows) and its record."""
@@ -87,17 +126,22 @@ class RecurrentCache(LayerCache):
             self.conv_window = mx.zeros((kernel_size - 1, channels), dtype)
         return self.conv_window
 
+    @classmethod
+    def _keep_all(cls, caches: Sequence[Self], num_rows: int) -> None:
+        # layers of one shape are rebuilt together: a pass has dozens, and each operation has a price of its own
+        for alike in _by_shape(caches) if num_rows else ():
+            _set_all(alike, num_rows)
+        for cache in caches:
+            # the record holds the whole pass; let it go
+            cache._conv_input = cache._record = None
+
     def _keep(self, num_rows: int) -> None:
-        if num_rows:
-            assert self._conv_input is not None
-            assert self._record is not None
-            assert self.conv_window is not None
-            window = self.conv_window.shape[0]
-            # copied, or the window would keep the whole pass alive
-            self.conv_window = mx.contiguous(self._conv_input[num_rows : num_rows + window])
-            self.state = self._record.state_after(num_rows)
-        # the record holds the whole pass; let it go
-        self._conv_input = self._record = None
+        self._keep_all([self], num_rows)
+
+    def _window_after(self, num_rows: int) -> mx.array:
+        assert self._conv_input is not None
+        assert self.conv_window is not None
+        return self._conv_input[num_rows : num_rows + self.conv_window.shape[0]]
 
     @property
     def buffer_nbytes(self) -> int:
@@ -105,3 +149,43 @@ class RecurrentCache(LayerCache):
 
     def arrays(self) -> list[mx.array]:
         return [array for array in (self.state, self.conv_window) if array is not None]
+
+
+def _by_shape(caches: Sequence[RecurrentCache]) -> list[list[RecurrentCache]]:
+    """The caches in groups whose passes have arrays of the same shapes."""
+    groups: dict[object, list[RecurrentCache]] = {}
+    for cache in caches:
+        assert cache._conv_input is not None
+        state = None if cache.state is None else tuple(cache.state.shape)
+        groups.setdefault((type(cache._record), tuple(cache._conv_input.shape), state), []).append(cache)
+    return list(groups.values())
+
+
+def _set_all(caches: Sequence[RecurrentCache], num_rows: int) -> None:
+    """States and windows after ``num_rows`` rows: in one go where the states must be worked out."""
+    known = [cache._record.known_state_after(num_rows) for cache in caches if cache._record is not None]
+    windows = [cache._window_after(num_rows) for cache in caches]
+    if len(caches) == 1 or all(state is not None for state in known):
+        # one by one: another part of the text may be waiting for the first of them
+        for cache, window in zip(caches, windows, strict=True):
+            assert cache._record is not None
+            # copied, or it would keep the whole pass alive
+            cache.conv_window, cache._joint = mx.contiguous(window), None
+            cache.state = cache._record.state_after(num_rows)
+        return
+    joint = _joint_after(caches, num_rows)
+    for cache, part, window in zip(caches, joint.parts, mx.split(mx.concatenate(windows), len(windows)), strict=True):
+        cache.state, cache.conv_window, cache._joint = part, window, joint
+
+
+def _joint_after(caches: Sequence[RecurrentCache], num_rows: int) -> _Joint:
+    writes = [cache._record.all_writes() for cache in caches if cache._record is not None]
+    before = caches[0]._joint
+    still_there = (
+        before is not None
+        and len(before.parts) == len(writes)
+        and all(record.state is part for record, part in zip(writes, before.parts, strict=True))
+    )
+    joined = OuterProductWrites.concatenate(writes, before.whole if before is not None and still_there else None)
+    whole = joined.state_after(num_rows)
+    return _Joint(whole, tuple(mx.split(whole, len(writes))))

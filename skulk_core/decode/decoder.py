@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from skulk_core.cache.base import CacheList
+from skulk_core.decode.depth import DepthPolicy, FixedDepth
 from skulk_core.decode.exchange import Alone, Exchange
+from skulk_core.decode.follower import Follower
 from skulk_core.decode.stats import Round, Stats
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Hidden, Target
-from skulk_core.sampling.base import Acceptance, Draft, Sampler
+from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
 
-# Rows of one prefill pass: enough to fill a device, few enough to report progress and to bound activations.
-PREFILL_ROWS = 1024
+# Rows of one prefill pass, as many as mlx-lm's: enough to fill a device, few enough to report progress.
+PREFILL_ROWS = 2048
 # Rounds between releases of MLX's buffer cache: growing key buffers leave freed ones of every size behind.
 _ROUNDS_BETWEEN_CLEARS = 256
 
@@ -43,46 +45,100 @@ class Decoder:
     def __init__(
         self, target: Target, head: DraftHead | None, sampler: Sampler, exchange: Exchange | None = None
     ) -> None:
-        self._target, self._head, self._sampler = target, head, sampler
+        self._target, self._sampler = target, sampler
+        self._head = None if head is None else Follower(head)
         self._exchange = exchange or Alone(target)
-        self._start()
+        self._policy: DepthPolicy = FixedDepth(0)
+        self._place, self._strict_below = Place(0), 0.0
+        self._forget()
 
-    def _start(self) -> None:
+    def _forget(self) -> None:
+        """Begin a new text."""
         self._caches = self._target.make_caches()
         if self._head is not None:
             self._head.reset()
         self._rows_committed = 0
         self._bonus = mx.zeros((1,), mx.int32)
+        self._text: list[int] = []  # prompt and answer; the caches hold all but the last
+        self._followed = False  # whether the head has read the whole text
         self.stats = Stats()
 
-    def prefill(self, prompt: Sequence[int], depth: int, progress: Progress | None = None) -> int:
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Token ids of prompt and answer so far."""
+        return tuple(self._text)
+
+    def prefill(
+        self,
+        prompt: Sequence[int],
+        depth: int | DepthPolicy,
+        progress: Progress | None = None,
+        sampler: Sampler | None = None,
+        *,
+        go_on: bool = False,
+        strict_below: float = 0.0,
+    ) -> int:
         """Begin a new text: feed ``prompt`` to target and head; return the first token.
 
-        ``depth`` is the draft depth of the rounds to come; 0 needs no head. ``progress(done, total)`` is told of
-        prompt tokens after every pass.
+        ``depth`` is the draft depth of the rounds to come, or who decides it; 0 needs no head. ``progress(done,
+        total)`` is told of prompt tokens after every pass. ``sampler`` replaces the decoder's from here on. With
+        ``go_on`` a prompt that begins with the text decoded last is not fed again: only what follows is. A row of a
+        wide pass whose best logits are closer than ``strict_below`` is decided by a pass of its own; the sampler must
+        tell gaps then.
         """
         assert prompt, "an empty prompt"
-        assert depth >= 0
-        assert depth == 0 or self._head is not None, "speculation without a head"
-        self._start()
-        self.stats.draft_depth, self.stats.prompt_tokens = depth, len(prompt)
+        policy = FixedDepth(depth) if isinstance(depth, int) else depth
+        assert policy.most == 0 or self._head is not None, "speculation without a head"
+        held = self._held_of(prompt, policy) if go_on else 0
+        if not held:
+            self._forget()
+        self._policy, self._sampler = policy, sampler or self._sampler
+        self._followed, self._strict_below = policy.most > 0 and self._head is not None, strict_below
+        self.stats = Stats(
+            draft_depth=policy.most,
+            chose_depth=not isinstance(policy, FixedDepth),
+            prompt_tokens=len(prompt),
+            reused_tokens=held,
+        )
         began = time.perf_counter()
-        tokens = mx.array(list(prompt), mx.int32)
-        for start in range(0, len(prompt), PREFILL_ROWS):
-            end = min(start + PREFILL_ROWS, len(prompt))
-            hidden = self._feed(tokens[start:end])
-            if end == len(prompt):
-                self._bonus = self._sampler.choose(self._target.logits(hidden.post_norm[-1:])).astype(mx.int32)
-            next_tokens = mx.concatenate(
-                [tokens[start + 1 : end], tokens[end : end + 1] if end < len(prompt) else self._bonus]
-            )
-            self._settle(end - start, hidden, next_tokens, observe=depth > 0)
-            self._wait(self._bonus, *self._caches.arrays(), *(self._head.arrays() if depth and self._head else ()))
+        self._place = self._sampler.start(prompt, self._target.vocab_size)
+        tokens = mx.array(list(prompt[held:]), mx.int32)
+        for start in range(0, len(tokens), PREFILL_ROWS):
+            end = min(start + PREFILL_ROWS, len(tokens))
+            self._text = []  # of a pass that fails nobody knows how far it came
+            self._prefill_pass(tokens, start, end)
+            head = self._head.arrays() if self._followed and self._head is not None else []
+            self._wait(self._bonus, *self._caches.arrays(), *head)
+            following = prompt[held + end : held + end + 1] if end < len(tokens) else _integers(self._bonus)
+            self._text = [*prompt[: held + end], *following]
             if progress is not None:
-                progress(end, len(prompt))
+                progress(held + end, len(prompt))
         mx.clear_cache()
+        self._place = self._place.after(self._bonus)
         self.stats.prefill_s = time.perf_counter() - began
-        return _integers(self._bonus)[0]
+        return self._text[-1]
+
+    def _held_of(self, prompt: Sequence[int], policy: DepthPolicy) -> int:
+        """Tokens of ``prompt`` that the caches hold; 0 if it is another text, or the head has not read it."""
+        text = self._text
+        if not text or list(prompt[: len(text)]) != text:
+            return 0
+        if self._caches.pending or self._caches.rows != len(text) - 1:
+            # a round failed half way
+            return 0
+        return len(text) - 1 if self._followed or not policy.most else 0
+
+    def _prefill_pass(self, tokens: mx.array, start: int, end: int) -> None:
+        """Feed rows ``[start, end)`` of ``tokens``; after the last of them the first token of the answer is chosen."""
+        entering = self._exchange.lap(self._rows_committed, tokens[start:end], self._caches.rows)
+        hidden = self._target.hidden(self._target.run_and_commit(entering, self._caches))
+        self._rows_committed = end - start
+        if end == len(tokens):
+            logits = self._target.logits(hidden.post_norm[-1:])
+            self._bonus = self._sampler.choose(logits, self._place).astype(mx.int32)
+        if self._followed and self._head is not None:
+            following = tokens[end : end + 1] if end < len(tokens) else self._bonus
+            self._head.ingest(hidden, mx.concatenate([tokens[start + 1 : end], following]))
 
     def rounds(self, max_tokens: int, stop_tokens: frozenset[int] = frozenset()) -> Iterator[Round]:
         """Rounds after `prefill` until ``max_tokens`` more tokens or a stop token, which is the last one emitted.
@@ -91,74 +147,103 @@ class Decoder:
         commits ``n + 1`` rows everywhere and emits ``n + 1`` tokens, with one synchronisation. At depth 0 the verdict
         is known beforehand, so the next pass is launched before the token is waited for, while the caches are small.
         """
-        left, depth = max_tokens, self.stats.draft_depth
+        left = max_tokens
         flight: _Flight | None = None
         while left > 0:
             began = time.perf_counter()
-            flight = flight or self._launch(min(depth, left - 1))
+            flight = flight or self._launch(min(self._policy.next_depth(), left - 1))
             following = None
             if flight.depth == 0:
                 self._take(flight, 1)
-                ahead = depth == 0 and left > 1 and _pays_to_run_ahead(self._caches)
+                ahead = left > 1 and self._policy.next_depth() == 0 and _pays_to_run_ahead(self._caches)
                 following = self._launch(0) if ahead else None
             accepted, emitted = self._verdict(flight)
-            kept = _until_stop(emitted, stop_tokens)
-            if flight.depth > 0:
-                self._take(flight, len(kept))
+            row = self._row_in_doubt(flight, accepted) if flight.depth else None
+            if row is not None and not stop_tokens.intersection(emitted[:row]):
+                emitted, accepted = self._decide_alone(flight, row, emitted), row
+                kept = _until_stop(emitted, stop_tokens)
+            else:
+                kept = _until_stop(emitted, stop_tokens)
+                if flight.depth > 0:
+                    self._take(flight, len(kept))
+            self._text += kept
             round_ = Round(tuple(kept), flight.depth, accepted)
             flight, left = following, left - len(kept)
             self.stats.count(round_)
+            self._policy.saw(round_)
             if self.stats.rounds % _ROUNDS_BETWEEN_CLEARS == 0:
                 mx.clear_cache()
             self.stats.decode_s += time.perf_counter() - began
             try:
                 yield round_
             except GeneratorExit:
-                self._caches.commit(0)
+                self._drop_pass_ahead()
                 raise
             if kept[-1] in stop_tokens:
                 break
-        # a pass launched ahead of its turn was never asked for
-        self._caches.commit(0)
+        self._drop_pass_ahead()
 
-    def _feed(self, tokens: mx.array) -> Hidden:
-        """One pass of the target over ``tokens``; its rows wait for their commit."""
-        entering = self._exchange.lap(self._rows_committed, tokens, self._caches.rows)
-        return self._target.hidden(self._target.run(entering, self._caches))
+    def _drop_pass_ahead(self) -> None:
+        """A pass launched ahead of its turn was never asked for."""
+        if self._caches.pending:
+            self._caches.commit(0)
+            self._rows_committed = 0
 
     def _launch(self, depth: int) -> _Flight:
         """Draft and verify; everything is handed to the device, nothing is waited for."""
         draft = Draft(mx.zeros((0,), mx.int32))
         if depth and self._head is not None:
-            draft = self._head.draft(depth, self._sampler)
+            draft = self._head.draft(depth, self._sampler, self._place)
             # the device drafts while the verify pass is being built
             mx.async_eval(draft.tokens)
         window = mx.concatenate([self._bonus, draft.tokens.astype(mx.int32)])
-        hidden = self._feed(window)
-        acceptance = self._sampler.accept(self._target.logits(hidden.post_norm), draft)
-        mx.async_eval(acceptance.num_accepted, acceptance.tokens)
+        entering = self._exchange.lap(self._rows_committed, window, self._caches.rows)
+        hidden = self._target.hidden(self._target.run(entering, self._caches))
+        acceptance = self._sampler.accept(self._target.logits(hidden.post_norm), draft, self._place)
+        acceptance = replace(acceptance, tokens=acceptance.tokens.astype(mx.int32))
+        mx.async_eval(*_arrays(acceptance))
+        if draft.depth and self._head is not None:
+            # every row, before the verdict is known: the device need not wait for us to hear of it
+            self._head.observe(hidden, acceptance.tokens)
         return _Flight(draft.depth, hidden, acceptance)
 
     def _verdict(self, flight: _Flight) -> tuple[int, list[int]]:
         """Wait for a pass: drafts accepted, and the tokens it emits."""
         acceptance = flight.acceptance
-        self._wait(acceptance.num_accepted, acceptance.tokens)
+        self._wait(*_arrays(acceptance))
         accepted = _integers(acceptance.num_accepted[None])[0]
         return accepted, _integers(acceptance.tokens)[: accepted + 1]
 
     def _take(self, flight: _Flight, num_rows: int) -> None:
-        """Commit the first ``num_rows`` rows of a pass; its last token becomes the bonus token."""
-        tokens = flight.acceptance.tokens[:num_rows].astype(mx.int32)
-        self._bonus = tokens[-1:]
-        self._settle(num_rows, flight.hidden.rows(0, num_rows), tokens, observe=self.stats.draft_depth > 0)
-
-    def _settle(self, num_rows: int, hidden: Hidden, next_tokens: mx.array, *, observe: bool) -> None:
-        """Commit ``num_rows`` rows everywhere and let the head observe their pairs."""
-        if observe and self._head is not None:
-            # first: the device is busy with the head while the commits are built, which only the next pass needs
-            self._head.observe(hidden, next_tokens)
+        """Commit the first ``num_rows`` rows of a pass everywhere; its last token becomes the bonus token."""
+        tokens = flight.acceptance.tokens[:num_rows]
+        if num_rows:
+            self._bonus = tokens[-1:]
+            self._place = self._place.after(tokens)
+        if self._followed and self._head is not None:
+            if flight.depth:
+                self._head.commit(num_rows)
+            else:
+                self._head.keep(flight.hidden, tokens)
         self._caches.commit(num_rows)
         self._rows_committed = num_rows
+
+    def _row_in_doubt(self, flight: _Flight, accepted: int) -> int | None:
+        """The first row of an evaluated pass, of those that decided a token, that was decided by less than allowed."""
+        if not self._strict_below:
+            return None
+        gaps = flight.acceptance.gaps
+        assert gaps is not None, "a sampler that tells no gaps"
+        values: list[float] = gaps.tolist()  # type: ignore[assignment]
+        return next((row for row, gap in enumerate(values[: accepted + 1]) if gap < self._strict_below), None)
+
+    def _decide_alone(self, flight: _Flight, row: int, emitted: list[int]) -> list[int]:
+        """Keep what the rows before ``row`` of a pass decided and decide that row by a pass of its own."""
+        self._take(flight, row)
+        alone = self._launch(0)
+        self._take(alone, 1)
+        self.stats.extra_passes += 1
+        return emitted[:row] + self._verdict(alone)[1]
 
     def _wait(self, *arrays: mx.array) -> None:
         self.stats.synchronisations += 1
@@ -168,6 +253,11 @@ class Decoder:
 def _pays_to_run_ahead(caches: CacheList) -> bool:
     """Whether a pass should be launched before the one before it is done."""
     return mx.default_device() != mx.cpu or caches.buffer_nbytes <= _MOST_COPIED_NBYTES
+
+
+def _arrays(acceptance: Acceptance) -> list[mx.array]:
+    known = (acceptance.num_accepted, acceptance.tokens, acceptance.gaps)
+    return [array for array in known if array is not None]
 
 
 def _until_stop(tokens: list[int], stop_tokens: frozenset[int]) -> list[int]:

@@ -1,22 +1,41 @@
 """One loaded model and its texts: prompt in, pieces of text out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
 from mlx_lm.generate import wired_limit
 
+from skulk_core.decode.certificate import Certificate, certify, measure_bound
 from skulk_core.decode.decoder import Decoder, Progress
+from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.stats import Stats
 from skulk_core.decode.text import TextStream
 from skulk_core.errors import ContextError, PromptError
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.loading import LoadedModel
 from skulk_core.sampling.greedy import GreedySampler
-from skulk_core.types import FinishReason
+from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.sampling.stochastic import make_sampler
+from skulk_core.types import Exactness, FinishReason
 
 DEFAULT_MAX_TOKENS = 512
+
+# What bounds are measured on: prose, code and figures, so that the logits are of many kinds.
+_MEASURED_TEXT = """The lighthouse keeper wrote the weather into a book every evening: wind from the north-west,
+12 knots, a falling barometer. "Rain before seven," she said, and lit the lamp.
+
+def mean(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
+
+| year | ships |
+| 1911 | 1,204 |
+| 1912 | 1,377 |
+"""
 
 
 @dataclass(frozen=True)
@@ -24,10 +43,14 @@ class Request:
     """What to decode. ``max_tokens`` None: `DEFAULT_MAX_TOKENS`, or what the context leaves."""
 
     prompt: tuple[int, ...]
-    depth: int
+    depth: int | DepthPolicy
     max_tokens: int | None = None
     context_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    sampling: SamplingSettings = SamplingSettings()
+    # whether what the prompt shares with the text before need not be read again
+    go_on: bool = False
+    exactness: Exactness = Exactness.ARGMAX
 
     def allowed_tokens(self) -> int:
         """New tokens this request may have. Raises `PromptError`, `ContextError`."""
@@ -47,8 +70,8 @@ class Request:
 class Outcome:
     """What a text came to. Grows while it is decoded.
 
-    ``tokens`` are those of the text: up to and with the one that completed a stop string, without a stop token. Of an
-    interrupted text the last ones may not be in ``text`` yet: an incomplete character, a possible stop string.
+    ``tokens`` are those of the text: up to and with the one that completed a stop string, without a stop token. While
+    it grows the last ones may not be in ``text`` yet: an incomplete character, a possible stop string.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -62,41 +85,93 @@ class Session:
 
     def __init__(self, model: LoadedModel, head: DraftHead | None) -> None:
         self._model = model
+        self._bounds: dict[int, float] = {}
         self._decoder = Decoder(model.target, head, GreedySampler())
 
     def encode(self, prompt: str, *, raw: bool) -> tuple[int, ...]:
         """Prompt tokens: through the chat template where the tokenizer has one, unless ``raw``."""
         tokenizer: Any = self._model.tokenizer
         if tokenizer.has_chat_template and not raw:
-            messages = [{"role": "user", "content": prompt}]
-            try:
-                return tuple(tokenizer.apply_chat_template(messages, add_generation_prompt=True))
-            except TemplateError as error:
-                raise PromptError(f"the chat template cannot be applied ({error}); try --raw") from error
+            return self.encode_chat([{"role": "user", "content": prompt}])
         return tuple(tokenizer.encode(prompt))
 
-    def decode(self, request: Request, outcome: Outcome, progress: Progress | None = None) -> Iterator[str]:
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer knows how a conversation is written."""
+        return bool(self._model.tokenizer.has_chat_template)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """Prompt tokens of a conversation (``role`` and ``content`` each) up to where the answer begins.
+
+        Raises `PromptError` if the template refuses it.
+        """
+        return tuple(self._templated(messages, tokenize=True))
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """What `encode_chat` encodes, as text. Raises as that does."""
+        return str(self._templated(messages, tokenize=False))
+
+    def encode_more(self, text: str) -> tuple[int, ...]:
+        """Tokens of text in the middle of another: nothing is put before it."""
+        return tuple(self._model.tokenizer.encode(text, add_special_tokens=False))
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of an answer of ``tokens``, as `decode` puts it together."""
+        stream = TextStream(self._model.tokenizer)
+        stream.push(tokens)
+        stream.finish()
+        return stream.text
+
+    def _templated(self, messages: Sequence[Mapping[str, str]], *, tokenize: bool) -> Any:
+        tokenizer: Any = self._model.tokenizer
+        try:
+            return tokenizer.apply_chat_template(list(messages), tokenize=tokenize, add_generation_prompt=True)
+        except TemplateError as error:
+            raise PromptError(f"the chat template cannot be applied ({error}); try --raw") from error
+
+    def decode(
+        self, request: Request, outcome: Outcome, progress: Progress | None = None
+    ) -> Generator[str, None, None]:
         """A piece of text for every round, empty if none is complete; ``outcome`` is filled as they come.
 
-        So whoever takes the pieces may stop after any of them, and has what came until then.
+        So whoever takes the pieces may stop after any of them, and has what came until then: all of it in ``outcome``
+        once the iterator was closed.
         """
         max_tokens = request.allowed_tokens()
         stop_tokens = frozenset(self._model.tokenizer.eos_token_ids)
         stream = TextStream(self._model.tokenizer, request.stop)
         ended = False
-        with wired_limit(self._model.target.model):
-            for tokens in self._tokens(request, max_tokens, stop_tokens, outcome, progress):
-                ended = tokens[-1] in stop_tokens
-                piece, num_taken = stream.push(tokens[:-1] if ended else tokens)
-                outcome.tokens += tokens[:num_taken]
-                outcome.text = stream.text
-                yield piece
-                if ended or stream.stopped:
-                    break
-        piece = stream.finish()
-        outcome.text = stream.text
+        try:
+            with wired_limit(self._model.target.model):
+                for tokens in self._tokens(request, max_tokens, stop_tokens, outcome, progress):
+                    ended = tokens[-1] in stop_tokens
+                    piece, num_taken = stream.push(tokens[:-1] if ended else tokens)
+                    outcome.tokens += tokens[:num_taken]
+                    outcome.text = stream.text
+                    yield piece
+                    if ended or stream.stopped:
+                        break
+        finally:
+            piece = stream.finish()
+            outcome.text = stream.text
         outcome.finish_reason = FinishReason.STOP if ended or stream.stopped else FinishReason.LENGTH
         yield piece
+
+    def bound(self, depth: int) -> float:
+        """The gap up to which passes of draft depth ``depth`` may decide otherwise than plain decoding.
+
+        Measured once for a depth, on a text of ours; see `measure_bound`.
+        """
+        if depth not in self._bounds:
+            text = self._model.tokenizer.encode(_MEASURED_TEXT)
+            self._bounds[depth] = measure_bound(self._model.target, text, [depth + 1])
+        return self._bounds[depth]
+
+    def certify(self, request: Request, outcome: Outcome, progress: Progress | None = None) -> Certificate:
+        """Replay an answer by plain decoding; for requests at temperature 0."""
+        most = request.depth if isinstance(request.depth, int) else request.depth.most
+        bound = self.bound(most)
+        return certify(self._model.target, request.prompt, outcome.tokens, bound, request.sampling, progress)
 
     def _tokens(
         self,
@@ -107,7 +182,16 @@ class Session:
         progress: Progress | None,
     ) -> Iterator[Sequence[int]]:
         try:
-            first = self._decoder.prefill(request.prompt, request.depth, progress)
+            strict = request.exactness is Exactness.STRICT
+            most = request.depth if isinstance(request.depth, int) else request.depth.most
+            first = self._decoder.prefill(
+                request.prompt,
+                request.depth,
+                progress,
+                make_sampler(request.sampling, gaps=strict),
+                go_on=request.go_on,
+                strict_below=self.bound(most) if strict else 0.0,
+            )
         finally:
             # the decoder counts every text anew
             outcome.stats = self._decoder.stats

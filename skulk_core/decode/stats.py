@@ -16,13 +16,17 @@ class Round:
 class Stats:
     """Counters of one text. Owned and changed by the decoder alone.
 
+    ``draft_depth`` is the greatest where the depth was chosen round by round (``chose_depth``).
+    ``reused_tokens`` of the prompt were held from the text before and not fed again.
     ``judged_at[i]`` counts the rounds in which draft i was reached, that is all drafts before it were accepted;
     ``accepted_at[i]`` those in which it was accepted too. ``synchronisations`` counts the waits for the device,
     ``extra_passes`` the passes beyond one a round.
     """
 
     draft_depth: int = 0
+    chose_depth: bool = False
     prompt_tokens: int = 0
+    reused_tokens: int = 0
     prefill_s: float = 0.0
     decode_s: float = 0.0
     tokens: int = 0

@@ -5,26 +5,37 @@ import abc
 import mlx.core as mx
 
 from skulk_core.models.base import Hidden
-from skulk_core.sampling.base import Draft, Sampler
+from skulk_core.sampling.base import Draft, Place, Sampler
 
 
 class DraftHead(abc.ABC):
     """Reads committed pairs ``(hidden row, the token chosen from it)`` and drafts what follows.
 
-    Every committed pair is observed once and in order, the whole prompt included; `draft` continues from the last
-    observed pair, and what it fed to itself is gone afterwards.
+    Every committed pair is read once and in order, the whole prompt included; `draft` continues from the last
+    committed pair, and what it fed to itself is gone afterwards.
     """
 
     @abc.abstractmethod
-    def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
-        """Ingest ``T`` committed pairs: trunk rows and the tokens ``[T]`` that came after them.
+    def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
+        """Read ``T`` committed pairs of a prompt: trunk rows and the tokens ``[T]`` that came after them.
 
         The target's caches may not have committed these rows yet; by the next `draft` they have.
         """
 
     @abc.abstractmethod
-    def draft(self, depth: int, sampler: Sampler) -> Draft:
-        """At most ``depth`` (>= 1) tokens after the last observed pair."""
+    def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
+        """Read the ``w`` pairs of a verify pass before it is known how many of them hold; a `commit` follows.
+
+        So a device reads them while the verdict is on its way.
+        """
+
+    @abc.abstractmethod
+    def commit(self, num_rows: int) -> None:
+        """Keep the first ``num_rows`` of the pairs observed; the others never were."""
+
+    @abc.abstractmethod
+    def draft(self, depth: int, sampler: Sampler, place: Place) -> Draft:
+        """At most ``depth`` (>= 1) tokens after the last committed pair."""
 
     @abc.abstractmethod
     def reset(self) -> None:
@@ -32,4 +43,16 @@ class DraftHead(abc.ABC):
 
     @abc.abstractmethod
     def arrays(self) -> list[mx.array]:
-        """The arrays that hold what was observed, to evaluate or to count."""
+        """The arrays that hold what was read, to evaluate or to count."""
+
+
+class WiredHead(DraftHead):
+    """A head with weights of its own, whose `Conventions` can be measured on a text that is known."""
+
+    @abc.abstractmethod
+    def forced(self, hidden: Hidden, next_tokens: mx.array, depth: int) -> list[mx.array]:
+        """Greedy drafts after each of ``T`` pairs of a text from its beginning, had every draft before been right.
+
+        The array at ``i`` ``[T - i]`` holds what is drafted at position ``i + 1`` after each pair, with the tokens that
+        came in place of the ``i`` drafts before it. All pairs at once; nothing is evaluated, and nothing remembered.
+        """

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from skulk_core.catalog import Catalog, HeadEntry, Subject, resolve
+from skulk_core.catalog import AssistantEntry, Catalog, HeadEntry, SidecarEntry, Subject, resolve
 from skulk_core.formats.sidecar import SIDECAR_FILE
 from skulk_core.heads.loading import HeadFiles, own_head, sidecar_head
 from skulk_core.hub.headers import CheckpointHeaders
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import DEFAULT_REVISION, DemoRef, FileRef, RepoRef
-from skulk_core.hub.snapshot import fetch_sidecar
+from skulk_core.hub.snapshot import Snapshot, fetch_sidecar
 from skulk_core.hub.sources import ModelSource
 from skulk_core.runtime.resources import demo_sidecar
 from skulk_core.types import Conventions
@@ -16,7 +16,10 @@ from skulk_core.types import Conventions
 
 @dataclass(frozen=True)
 class HeadFound:
-    """A head's files, where they are from in words, and what the catalog says of it. `steps` tell how it was found."""
+    """A head's files, where they are from in words, and what the catalog says of it. `steps` tell how it was found.
+
+    `snapshot` is what of the Hub the files are, `entry` the catalog's; each None if there is none.
+    """
 
     files: HeadFiles
     name: str
@@ -24,6 +27,8 @@ class HeadFound:
     conventions: Conventions | None = None
     default_depth: int | None = None
     steps: tuple[str, ...] = ()
+    snapshot: Snapshot | None = None
+    entry: SidecarEntry | AssistantEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def find_head(
     entry = resolution.entries[0]
     snapshot = fetch_sidecar(RepoRef(entry.repo, entry.revision or DEFAULT_REVISION), on_progress)
     files = sidecar_head(snapshot.path / SIDECAR_FILE)
-    return HeadFound(files, entry.repo, resolution.because, entry.conventions, entry.depth(1), steps)
+    return HeadFound(files, entry.repo, resolution.because, entry.conventions, entry.depth(1), steps, snapshot, entry)
 
 
 def _chosen(sidecar: FileRef | RepoRef, catalog: Catalog, on_progress: OnProgress | None) -> HeadFound:
@@ -73,5 +78,5 @@ def _chosen(sidecar: FileRef | RepoRef, catalog: Catalog, on_progress: OnProgres
     entry = catalog.entry_of(sidecar.repo)
     files = sidecar_head(snapshot.path / SIDECAR_FILE)
     if not isinstance(entry, HeadEntry):
-        return HeadFound(files, str(sidecar), "chosen by --sidecar")
-    return HeadFound(files, str(sidecar), "chosen by --sidecar", entry.conventions, entry.depth(1))
+        return HeadFound(files, str(sidecar), "chosen by --sidecar", snapshot=snapshot)
+    return HeadFound(files, str(sidecar), "chosen by --sidecar", entry.conventions, entry.depth(1), (), snapshot, entry)

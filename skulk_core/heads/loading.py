@@ -17,10 +17,11 @@ from skulk_core.heads.registry import HeadLayout, head_layout
 from skulk_core.heads.weights import add_norm_offset, check, prepare_quantized
 from skulk_core.hub.headers import CheckpointHeaders, TensorHeader, read_headers, read_metadata
 from skulk_core.models.loading import DTYPES, LoadedModel
-from skulk_core.types import Conventions
+from skulk_core.types import CONVENTION_NAMES, Conventions
 
 # `trunk`: quantised as the trunk is, else its dtype. `auto` is chosen by `resolve_precision`.
 PRECISIONS = ("auto", "trunk", *DTYPES, "8bit", "4bit")
+AS_RELEASED = "as this family is released"
 _GROUP_SIZE = 64
 _AUTO_BITS = 8
 
@@ -72,29 +73,40 @@ def load_head(
     precision: str = "auto",
     overrides: Mapping[str, Any] | None = None,
     known: Conventions | None = None,
+    known_from: str = "catalog",
 ) -> LoadedHead:
     """Build, validate, cast and quantise a head for ``model``.
 
-    ``known`` are conventions from the catalog; ``overrides`` single ones from the user, which win over everything.
+    ``known`` are conventions from ``known_from``; ``overrides`` single ones from the user, which win over everything.
     Raises `SidecarError` for a head of another model, `ConventionsUnknown`, `OptionError`.
     """
-    layout = _layout(files)
-    _check_fingerprint(model, files)
-    conventions, because = _settle(model, files, known, overrides or {})
+    layout = fitting_layout(model, files)
+    conventions, because = _settle(model, files, stated(model, files, known, known_from), overrides or {})
     if conventions.position_rule not in layout.position_rules:
         raise SidecarError(files.origin, f"position rule {conventions.position_rule}: not one of {layout.name} heads")
-    module = layout.module(model.target)
-    tensors = layout.normalise(_read(files))
-    prepare_quantized(module, tensors, files.origin, layout.prefix)
-    check(module, tensors, files.origin, layout.prefix)
-    module.load_weights(list(add_norm_offset(module, tensors, conventions.norm_offset).items()))
     precision = resolve_precision(model, precision)
-    _convert(module, model, precision)
-    module.eval()
-    mx.eval(module.parameters())
+    module = head_module(model, files, layout, conventions.norm_offset, precision)
     nbytes = sum(array.nbytes for _, array in tree_flatten(module.parameters()))
     head = layout.head(module, model.target, conventions)
     return LoadedHead(head, layout.name, conventions, because, precision, files.origin, nbytes)
+
+
+def head_module(
+    model: LoadedModel, files: HeadFiles, layout: HeadLayout, norm_offset: float, precision: str
+) -> nn.Module:
+    """A head's weights, checked, with ``norm_offset`` in its norms, cast and quantised.
+
+    ``precision`` is one that `resolve_precision` gives. Raises `SidecarError`.
+    """
+    module = layout.module(model.target)
+    tensors = layout.normalise(read_tensors(files))
+    prepare_quantized(module, tensors, files.origin, layout.prefix)
+    check(module, tensors, files.origin, layout.prefix)
+    module.load_weights(list(add_norm_offset(module, tensors, norm_offset).items()))
+    _convert(module, model, precision)
+    module.eval()
+    mx.eval(module.parameters())
+    return module
 
 
 def resolve_precision(model: LoadedModel, precision: str) -> str:
@@ -114,7 +126,8 @@ def resolve_precision(model: LoadedModel, precision: str) -> str:
     return "8bit" if model.quantization.get("bits", _AUTO_BITS) < _AUTO_BITS else "trunk"
 
 
-def _read(files: HeadFiles) -> dict[str, mx.array]:
+def read_tensors(files: HeadFiles) -> dict[str, mx.array]:
+    """A head's tensors as its files have them, by name. Raises `SidecarError`."""
     wanted = set(files.names)
     out: dict[str, mx.array] = {}
     for file in sorted({tensor.file for tensor in files.tensors}):
@@ -127,8 +140,8 @@ def _read(files: HeadFiles) -> dict[str, mx.array]:
     return out
 
 
-def _layout(files: HeadFiles) -> HeadLayout:
-    """The layout of the tensors, which the metadata must confirm."""
+def fitting_layout(model: LoadedModel, files: HeadFiles) -> HeadLayout:
+    """The layout of the tensors, which the metadata must confirm, as it must the trunk. Raises `SidecarError`."""
     name = layout_of(files.names)
     layout = None if name is None else head_layout(name)
     said = files.metadata.layout if isinstance(files.metadata, SidecarMetadata) else name
@@ -137,6 +150,7 @@ def _layout(files: HeadFiles) -> HeadLayout:
         raise SidecarError(files.origin, f"holds no head in a layout known here ({found})", files.names[:1])
     if isinstance(files.metadata, SidecarMetadata) and files.metadata.num_heads != 1:
         raise SidecarError(files.origin, f"says that it holds {files.metadata.num_heads} heads; a {name} head is one")
+    _check_fingerprint(model, files)
     return layout
 
 
@@ -158,21 +172,32 @@ def _check_fingerprint(model: LoadedModel, files: HeadFiles) -> None:
             )
 
 
-def _settle(
-    model: LoadedModel, files: HeadFiles, known: Conventions | None, overrides: Mapping[str, Any]
-) -> tuple[Conventions, str]:
-    """The head's conventions and where they are from."""
+def stated(
+    model: LoadedModel, files: HeadFiles, known: Conventions | None, known_from: str = "catalog"
+) -> tuple[Conventions, str] | None:
+    """The conventions that somebody states for this very head, and who does; None where nobody does.
+
+    A release of the family says how the head in one of its own checkpoints is wired, and of a sidecar nothing.
+    """
     released = model.target.released_conventions
     if isinstance(files.metadata, SidecarMetadata):
-        base, because = files.metadata.conventions, "sidecar metadata"
-    elif files.origin.is_dir() and released is not None:
+        return files.metadata.conventions, "sidecar metadata"
+    if files.origin.is_dir() and released is not None:
         raw = released if _holds_raw_weights(model.headers) else _without_offset(released)
-        base, because = raw, "as this family is released"
-    elif known is not None:
-        base, because = known, "catalog"
+        return raw, AS_RELEASED
+    return None if known is None else (known, known_from)
+
+
+def _settle(
+    model: LoadedModel, files: HeadFiles, said: tuple[Conventions, str] | None, overrides: Mapping[str, Any]
+) -> tuple[Conventions, str]:
+    """The head's conventions and where they are from: as somebody ``said``, else as the family's own heads."""
+    released = model.target.released_conventions
+    if said is not None:
+        base, because = said
     elif released is not None:
-        base, because = released, "as this family is released"
-    elif set(overrides) == set(Conventions.__dataclass_fields__):
+        base, because = released, AS_RELEASED
+    elif set(overrides) == set(CONVENTION_NAMES):
         base, because = Conventions(), "options"
     else:
         raise ConventionsUnknown(

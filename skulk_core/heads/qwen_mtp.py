@@ -14,12 +14,16 @@ import mlx.nn as nn
 
 from skulk_core.cache.attention import AttentionCache
 from skulk_core.formats.head_names import local_name
-from skulk_core.heads.base import DraftHead
+from skulk_core.heads.base import WiredHead
+from skulk_core.heads.forced import ForcedCache
 from skulk_core.heads.weights import stack_experts
 from skulk_core.models.base import Hidden, Target
 from skulk_core.models.light import RowNorm, hand_over, linear
-from skulk_core.sampling.base import Draft, Sampler
+from skulk_core.sampling.base import Draft, Place, Sampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
+
+# Rows whose logits are held at once, where those of a whole text are wanted: of a large vocabulary each is a megabyte.
+_ROWS_OF_LOGITS = 64
 
 
 class QwenMtpModule(nn.Module):
@@ -34,7 +38,7 @@ class QwenMtpModule(nn.Module):
         self.norm = nn.RMSNorm(hidden_size, eps=norm_eps)
 
 
-class QwenMtpHead(DraftHead):
+class QwenMtpHead(WiredHead):
     """Drafts by chaining one layer with its own K/V of every committed pair."""
 
     def __init__(self, module: QwenMtpModule, target: Target, conventions: Conventions) -> None:
@@ -47,20 +51,33 @@ class QwenMtpHead(DraftHead):
     def reset(self) -> None:
         self._cache = self._target.make_layer_cache(self._module.layers[0])
         assert isinstance(self._cache, AttentionCache), "a head's layer is full attention"
-        self._last: mx.array | None = None  # pre-norm output [1, H] for the last observed pair
+        self._last: mx.array | None = None  # pre-norm output [1, H] for the last committed pair
+        self._observed: mx.array | None = None  # those [w, H] for the pairs that wait for their commit
 
-    def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
-        post_norm = self._conventions.hidden_tap is HiddenTap.POST_NORM
-        self._last = self._forward(hidden.post_norm if post_norm else hidden.pre_norm, next_tokens)
+    def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
+        layer, entering = self._module.layers[0], self._entering(self._tapped(hidden), next_tokens)
+        self._last = self._target.run_layer_for_last(layer, entering, self._cache)
         self._cache.commit(next_tokens.shape[0])
         hand_over(self._last)
 
-    def draft(self, depth: int, sampler: Sampler) -> Draft:
-        assert self._last is not None, "nothing observed yet"
-        tokens, probs, out = [], [], self._last
+    def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
+        self._observed = self._forward(self._tapped(hidden), next_tokens)
+        hand_over(self._observed)
+
+    def commit(self, num_rows: int) -> None:
+        assert self._observed is not None, "nothing observed"
+        if num_rows:
+            self._last = self._observed[num_rows - 1 : num_rows]
+        self._cache.commit(num_rows)
+        self._observed = None
+
+    def draft(self, depth: int, sampler: Sampler, place: Place) -> Draft:
+        assert self._last is not None, "nothing read yet"
+        tokens: list[mx.array] = []
+        probs, out = [], self._last
         for step in range(depth):
             normed = self._norm(out)
-            token, distribution = sampler.draft(self._target.logits(normed.astype(self._target.dtype)))
+            token, distribution = sampler.draft(self._target.logits(normed.astype(self._target.dtype)), place, tokens)
             hand_over(token)
             tokens.append(token)
             probs.append(distribution)
@@ -71,9 +88,26 @@ class QwenMtpHead(DraftHead):
         known = [p for p in probs if p is not None]
         return Draft(mx.concatenate(tokens), mx.concatenate(known) if known else None)
 
+    def forced(self, hidden: Hidden, next_tokens: mx.array, depth: int) -> list[mx.array]:
+        layer, cache = self._module.layers[0], ForcedCache(next_tokens.shape[0])
+        h, drafts = self._tapped(hidden), []
+        for step in range(depth):
+            entering = self._entering(h[: next_tokens.shape[0] - step], next_tokens[step:])
+            out = self._target.run_layer(layer, entering, cache, cache.begin(step))
+            normed = self._norm(out)
+            parts = (normed[at : at + _ROWS_OF_LOGITS] for at in range(0, normed.shape[0], _ROWS_OF_LOGITS))
+            logits = (self._target.logits(part.astype(self._target.dtype)) for part in parts)
+            drafts.append(mx.concatenate([mx.argmax(part, axis=-1) for part in logits]))
+            h = normed if self._conventions.chain_tap is ChainTap.POST_NORM else out
+        return drafts
+
+    def _tapped(self, hidden: Hidden) -> mx.array:
+        return hidden.post_norm if self._conventions.hidden_tap is HiddenTap.POST_NORM else hidden.pre_norm
+
     def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:
-        """The layer's last row ``[1, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
-        return self._target.run_layer_for_last(self._module.layers[0], self._entering(h, tokens), self._cache)
+        """The layer's rows ``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
+        mask = self._cache.mask(tokens.shape[0])
+        return self._target.run_layer(self._module.layers[0], self._entering(h, tokens), self._cache, mask)
 
     def _entering(self, h: mx.array, tokens: mx.array) -> mx.array:
         """What the layer reads: both halves normed, put together and projected to ``[T, H]``."""

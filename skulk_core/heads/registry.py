@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
-from skulk_core.heads.base import DraftHead
+from skulk_core.heads.base import WiredHead
 from skulk_core.models.base import Target
 from skulk_core.types import Conventions, PositionRule
 
@@ -27,7 +27,7 @@ class HeadLayout(Protocol):
         """A module with the head's parameters, not loaded."""
         ...
 
-    def head(self, module: Any, target: Target, conventions: Conventions) -> DraftHead:
+    def head(self, module: Any, target: Target, conventions: Conventions) -> WiredHead:
         """The head over a loaded module."""
         ...
 

@@ -1,11 +1,10 @@
 """Attention of a pass over its cache, with few operations and without MLX's slow `exp` where it is slow."""
 
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import mlx.core as mx
 
 from skulk_core.models.elementwise import exp, power_is_faster
-from skulk_core.models.parallel import in_parallel
 
 # Query rows scored at once: keys that a block may not see are not scored, and a block's scores stay in the cache.
 _BLOCK_ROWS = 128
@@ -29,7 +28,7 @@ def _attend_in_blocks(queries: mx.array, keys: mx.array, values: mx.array, mask:
     """On a CPU MLX's own is made of the same operations as here, and of more."""
     rows, length = queries.shape[0], keys.shape[2]
     keys, values = keys.squeeze(0).swapaxes(-1, -2), values.squeeze(0)
-    blocks = []
+    outputs = []
     for start in range(0, rows, _BLOCK_ROWS):
         end = min(start + _BLOCK_ROWS, rows)
         seen, block_mask = length, None
@@ -40,8 +39,7 @@ def _attend_in_blocks(queries: mx.array, keys: mx.array, values: mx.array, mask:
             block_mask = mx.where(mask[..., start:end, :], mx.array(0.0), mx.array(-mx.inf))
         whole = end - start == rows and seen == length
         block = (queries, keys, values) if whole else (queries[start:end], keys[..., :seen], values[:, :seen])
-        blocks.append(partial(_block, *block, block_mask))
-    outputs = in_parallel(blocks)
+        outputs.append(_block(*block, block_mask))
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
 
 

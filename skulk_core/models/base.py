@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from skulk_core.cache.base import CacheList, LayerCache
 from skulk_core.models.light import hand_over
+from skulk_core.models.parallel import parts_of, wave
 from skulk_core.types import Conventions, LayerRange
 
 
@@ -157,6 +158,25 @@ class Target(abc.ABC):
             h = self.run_layer(layer, h, cache, masks[cache.mask_key])
             hand_over(h)
         return activations.with_h(h)
+
+    def run_and_commit(self, activations: Activations, caches: CacheList) -> Activations:
+        """`run`, and every cache keeps every row: for a prompt, whose parts a CPU computes side by side."""
+        parts = parts_of(len(activations))
+        h = [activations.h[start:end] for start, end in parts] if len(parts) > 1 else [activations.h]
+        masks: dict[object, Any] = {}
+
+        def run(part: int, index: int) -> None:
+            cache, rows = caches[index], h[part].shape[0]
+            key = part, cache.mask_key
+            if key not in masks:
+                masks[key] = cache.mask(rows)
+            h[part] = self.run_layer(self.layers[index], h[part], cache, masks[key])
+            cache.commit(rows)
+            # what the layer remembers too: the next part waits for it
+            hand_over(h[part], *cache.arrays())
+
+        wave(len(parts), len(self.layers), run)
+        return activations.with_h(mx.concatenate(h) if len(h) > 1 else h[0])
 
     def norm(self, h: mx.array) -> mx.array:
         """The final norm over ``[T, H]``."""

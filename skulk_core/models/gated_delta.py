@@ -17,13 +17,12 @@ the pass recorded (`cache.recurrent.OuterProductWrites`).
 Shapes: one sequence, ``Hk`` key heads, ``R`` value heads per key head, ``T`` rows. All arithmetic is float32.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import mlx.core as mx
 
 from skulk_core.cache.recurrent import OuterProductWrites
 from skulk_core.models.elementwise import exp
-from skulk_core.models.parallel import in_parallel, num_parts, ranges
 
 # Rows solved as one triangular system. 64 keeps the [C, C] systems small against the [C, D] products at the head
 # sizes in use; the recurrence between chunks is sequential.
@@ -45,13 +44,7 @@ def gated_delta_rule(
         return _one_row(queries_keys, values, log_decay, beta, state)
     if rows <= _NILPOTENT_ROWS:
         return _short_pass(queries_keys, values, log_decay, beta, state)
-    parts = min(num_parts(rows), values.shape[0])
-    if parts == 1:
-        return _chunked_pass(queries_keys, values, log_decay, beta, state)
-    inputs = (queries_keys, values, log_decay, beta, state)
-    by_head = [partial(_chunked_pass, *(x[start:end] for x in inputs)) for start, end in ranges(values.shape[0], parts)]
-    done = in_parallel(by_head)
-    return mx.concatenate([y for y, _ in done]), OuterProductWrites.concatenate([record for _, record in done])
+    return _chunked_pass(queries_keys, values, log_decay, beta, state)
 
 
 def _one_row(
@@ -68,18 +61,18 @@ def _short_pass(
     queries_keys: mx.array, values: mx.array, log_decay: mx.array, beta: mx.array, state: mx.array
 ) -> tuple[mx.array, OuterProductWrites]:
     rows = values.shape[-2]
-    total = mx.cumsum(log_decay, axis=-1)
     keys = queries_keys[..., rows:, :]
-    from_state = queries_keys @ state.swapaxes(-1, -2)
-    products = queries_keys @ keys.swapaxes(-1, -2)
-    inclusive, strict = _causal(rows)
-    decay = exp(total)[..., None]
-    ratio = exp(total[..., None] - total[..., None, :] + inclusive)
+    total = mx.cumsum(log_decay, axis=-1)
+    # queries and keys take part in the same products: [..., 2 T, ...]
+    at_row = mx.concatenate([total, total], axis=-1)[..., None]
+    ratio = exp(at_row - total[..., None, :] + _looking_back(rows))
+    from_state = exp(at_row) * (queries_keys @ state.swapaxes(-1, -2))
+    within = ratio * (queries_keys @ keys.swapaxes(-1, -2))
+    read, recalled = mx.split(from_state, 2, axis=-2)
+    inclusive, strict = mx.split(within, 2, axis=-2)
     beta = beta[..., None]
-    lower = beta * products[..., rows:, :] * ratio * strict
-    writes = _solve(lower, beta * (values - decay * from_state[..., rows:, :]))
-    outputs = decay * from_state[..., :rows, :] + (products[..., :rows, :] * ratio) @ writes
-    return outputs, OuterProductWrites(state, total, writes, keys)
+    writes = _solve(beta * strict, beta * (values - recalled))
+    return read + inclusive @ writes, OuterProductWrites(state, total, writes, keys)
 
 
 def _chunked_pass(
@@ -135,6 +128,16 @@ def _causal(num_rows: int) -> tuple[mx.array, mx.array]:
     strict = (rows[None, :] < rows[:, None]).astype(mx.float32)
     mx.eval(inclusive, strict)
     return inclusive, strict
+
+
+@lru_cache(maxsize=16)
+def _looking_back(num_rows: int) -> mx.array:
+    """0 where row t may see row i, else -inf, ``[2 T, T]``: for the queries i <= t, for the keys i < t."""
+    rows = mx.arange(num_rows)
+    seen = mx.concatenate([rows[None, :] <= rows[:, None], rows[None, :] < rows[:, None]])
+    mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
+    mx.eval(mask)
+    return mask
 
 
 @lru_cache(maxsize=16)

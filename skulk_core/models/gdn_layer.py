@@ -10,10 +10,9 @@ from mlx_lm.models.gated_delta import gated_delta_kernel
 from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
-from skulk_core.models.elementwise import sigmoid, silu
+from skulk_core.models.elementwise import sigmoid, silu, swiglu
 from skulk_core.models.gated_delta import gated_delta_rule
 from skulk_core.models.light import RowNorm, is_small, linear
-from skulk_core.models.parallel import by_rows, in_parallel, num_parts, ranges
 
 # (qkv, z, b, a) of T rows: qkv [T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [T, Hv Dv] the output gate,
 # b and a [T, Hv]
@@ -38,7 +37,7 @@ class SecondHalf:
     def __call__(self, h: mx.array) -> mx.array:
         """Rows ``[T, H]`` after the layer."""
         x = self._norm(h)
-        out = self._down(silu(self._gate(x)) * self._up(x)) if self._dense else self._mlp(x)
+        out = self._down(swiglu(self._gate(x), self._up(x))) if self._dense else self._mlp(x)
         return h + out
 
 
@@ -81,11 +80,11 @@ class GatedDeltaLayer:
 
     def _by_rule(self, h: mx.array, window: mx.array, state: mx.array, cache: RecurrentCache) -> mx.array:
         """The layer by the closed form of its rule."""
-        qkv, z, b, a = by_rows(self._projected, h)
+        qkv, z, b, a = self._projected(h)
         conv_input = mx.concatenate([window, qkv])
         outputs, record = self._recurrence(*self._convolved(conv_input), b, a, state)
         cache.feed(conv_input, record)
-        return by_rows(self._finished, h, outputs, z)[0]
+        return self._finished(h, outputs, z)
 
     def _by_kernel(self, h: mx.array, window: mx.array, state: mx.array, cache: RecurrentCache) -> mx.array:
         """The same by mlx-lm's Metal kernel; the writes only if a commit asks for them."""
@@ -101,46 +100,38 @@ class GatedDeltaLayer:
         outputs, final = gated_delta_kernel(q[None], k[None], v[None], g[None], beta[None], flat)
         writes = partial(self._recurrence, qk, v, b, a, state)
         cache.feed(conv_input, KernelPass(final.reshape(state.shape), rows, lambda: writes()[1]))
-        return self._finished(h, outputs.squeeze(0), z)[0]
+        return self._finished(h, outputs.squeeze(0), z)
 
     def _projected(self, h: mx.array) -> Projections:
         return self._project(self._module, self._input_norm(h))
 
-    def _finished(self, h: mx.array, outputs: mx.array, z: mx.array) -> tuple[mx.array]:
+    def _finished(self, h: mx.array, outputs: mx.array, z: mx.array) -> mx.array:
         """Gate, project and add ``outputs`` ``[T, Hv, Dv]``, then the MLP."""
         # `RMSNormGated`: normalised and gated by silu(z) in float32
-        gated = silu(z.astype(mx.float32).reshape(outputs.shape)) * self._output_norm(outputs.astype(mx.float32))
-        return (self._second_half(h + self._out(gated.astype(h.dtype).reshape(z.shape))),)
+        gated = swiglu(z.astype(mx.float32).reshape(outputs.shape), self._output_norm(outputs.astype(mx.float32)))
+        return self._second_half(h + self._out(gated.astype(h.dtype).reshape(z.shape)))
 
     def _convolved(self, conv_input: mx.array) -> tuple[mx.array, mx.array]:
         """``[K - 1 + T, C]`` convolved: normalised ``qk`` ``[T, 2 Hk, Dk]`` and ``v`` ``[T, Hv, Dv]``."""
-        rows = conv_input.shape[0] - self._taps.shape[0] + 1
+        qk, v = mx.split(silu(self._windowed(conv_input)), [2 * self._hk * self._dk], axis=-1)
+        return self._qk_norm(qk.reshape(-1, 2 * self._hk, self._dk)), v.reshape(-1, self._hv, self._dv)
 
-        def part(start: int, end: int) -> tuple[mx.array, mx.array]:
-            qk, v = mx.split(silu(self._windowed(conv_input, start, end)), [2 * self._hk * self._dk], axis=-1)
-            qk = self._qk_norm(qk.reshape(-1, 2 * self._hk, self._dk))
-            return qk, v.reshape(-1, self._hv, self._dv)
-
-        parts = num_parts(rows)
-        if parts == 1:
-            return part(0, rows)
-        done = in_parallel([partial(part, start, end) for start, end in ranges(rows, parts)])
-        return mx.concatenate([qk for qk, _ in done]), mx.concatenate([v for _, v in done])
-
-    def _windowed(self, conv_input: mx.array, start: int, end: int) -> mx.array:
-        """Rows ``[start, end)`` of the depthwise convolution ``[T, C]``."""
+    def _windowed(self, conv_input: mx.array) -> mx.array:
+        """The depthwise convolution, ``[T, C]``."""
         taps, channels = self._taps.shape
+        rows = conv_input.shape[0] - taps + 1
         if is_small(conv_input):
-            shape, strides = (end - start, taps, channels), (channels, channels, 1)
-            out: mx.array = (mx.as_strided(conv_input, shape, strides, start * channels) * self._taps).sum(axis=1)
+            out: mx.array = (
+                mx.as_strided(conv_input, (rows, taps, channels), (channels, channels, 1)) * self._taps
+            ).sum(axis=1)
             return out
         if mx.default_device() != mx.cpu:
-            convolved: mx.array = self._module.conv1d(conv_input[None, start : end + taps - 1])
+            convolved: mx.array = self._module.conv1d(conv_input[None])
             return convolved.squeeze(0)
         # tap by tap, nothing of [T, K, C] is made
-        out = conv_input[start:end] * self._taps[0]
+        out = conv_input[:rows] * self._taps[0]
         for tap in range(1, taps):
-            out = out + conv_input[start + tap : end + tap] * self._taps[tap]
+            out = out + conv_input[tap : rows + tap] * self._taps[tap]
         return out
 
     def _gates(self, b: mx.array, a: mx.array) -> tuple[mx.array, mx.array]:

@@ -13,7 +13,6 @@ from skulk_core.models.base import Target
 from skulk_core.models.elementwise import sigmoid
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
 from skulk_core.models.light import Rotary, RowNorm, linear
-from skulk_core.models.parallel import by_rows
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
 
@@ -42,12 +41,12 @@ class GatedAttention:
     def __call__(self, h: mx.array, mask: Any, cache: AttentionCache) -> mx.array:
         """Rows ``[T, H]`` after the layer; feeds ``cache``."""
         rows = h.shape[0]
-        heads, values, gate = by_rows(self._projected, h)
+        heads, values, gate = self._projected(h)
         heads = self._rope(heads, cache.offset)
         queries, keys = mx.split(heads, [self._num_heads], axis=1)
         keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
         out = attend(queries, keys, values, mask, self._scale)
-        return by_rows(self._finished, h, out.reshape(rows, -1), gate)[0]
+        return self._finished(h, out.reshape(rows, -1), gate)
 
     def last_row(self, h: mx.array, cache: AttentionCache) -> mx.array:
         """The last row ``[1, H]`` after the layer; of the others only keys and values are worked out."""
@@ -63,7 +62,7 @@ class GatedAttention:
         keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
         return self._finished(
             h[-1:], attend(queries, keys, values, None, self._scale).reshape(1, -1), gate.reshape(1, -1)
-        )[0]
+        )
 
     def _projected(self, h: mx.array) -> tuple[mx.array, ...]:
         """Normed queries and keys ``[T, H + Hkv, D]``, values ``[T, Hkv, D]`` and the output gate ``[T, H D]``."""
@@ -72,8 +71,8 @@ class GatedAttention:
         keys, values = (projected(x).reshape(rows, self._num_kv, -1) for projected in (self._k, self._v))
         return self._norm(mx.concatenate([queries, keys], axis=1)), values, gate.reshape(rows, -1)
 
-    def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> tuple[mx.array]:
-        return (self._second_half(h + self._o(out * sigmoid(gate))),)
+    def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> mx.array:
+        return self._second_half(h + self._o(out * sigmoid(gate)))
 
 
 class HybridTarget(Target):

@@ -14,11 +14,11 @@ def on_terminal(skulk: Program, *arguments: str, **settings: str) -> Finished:
 
 
 def test_progress_of_loading_and_of_a_long_prompt_on_a_terminal_only(skulk: Program) -> None:
-    arguments = ("demo", " word" * 1100, "--max-tokens", "2")
+    arguments = ("demo", " word" * 2200, "--max-tokens", "2")
     shown = on_terminal(skulk, *arguments)
     assert shown.code == 0
     assert "loading demo" in shown.stderr
-    assert f"{PREFILL_ROWS}/1100 tokens" in shown.stderr
+    assert f"{PREFILL_ROWS}/2200 tokens" in shown.stderr
     piped = skulk.run("run", *arguments, FORCE_COLOR="1")
     assert piped.stdout == shown.stdout
     assert len(piped.stderr.splitlines()) == 1

@@ -74,7 +74,7 @@ def test_a_stop_token_ends_the_text_wherever_in_a_round_it_falls(depth: int) -> 
 
 def test_a_long_prompt_is_fed_in_passes_and_observed_whole() -> None:
     """Acceptance starts cold if the head misses part of a prompt; the text must not depend on the passes either."""
-    tokens = 2 * demo().tokenizer.encode("\n".join(prompts()))
+    tokens = 3 * demo().tokenizer.encode("\n".join(prompts()))
     prompt = tokens[: PREFILL_ROWS + 77]
     assert len(prompt) > PREFILL_ROWS
     seen: list[tuple[int, int]] = []

@@ -15,6 +15,7 @@ from tiny_models import VOCAB, random_tokens, relative_error
 from skulk_core.errors import ConventionsUnknown, FileError, OptionError, SidecarError
 from skulk_core.heads.loading import PRECISIONS, LoadedHead, load_head, own_head, resolve_precision, sidecar_head
 from skulk_core.models.loading import LoadedModel, load
+from skulk_core.sampling.base import Place
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
 RELEASED = Conventions(norm_offset=1.0)
@@ -69,9 +70,9 @@ def draft_logits(model: LoadedModel, head: LoadedHead) -> mx.array:
     text, target = random_tokens(24, seed=6), model.target
     hidden = target.hidden(target.run(target.embed(text[:-1], 0), target.make_caches()))
     head.head.reset()
-    head.head.observe(hidden, text[1:])
+    head.head.ingest(hidden, text[1:])
     sampler = RecordingSampler()
-    assert head.head.draft(4, sampler).depth == 4
+    assert head.head.draft(4, sampler, Place(0)).depth == 4
     return mx.stack(sampler.logits)
 
 

@@ -27,6 +27,7 @@ from skulk_core.heads.base import DraftHead
 from skulk_core.heads.loading import LoadedHead, load_head, own_head, sidecar_head
 from skulk_core.models.base import Hidden
 from skulk_core.models.loading import LoadedModel, load
+from skulk_core.sampling.base import Place
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
 
 # pairs observed at a time: a prompt in two chunks, then rounds that accepted 0 to 4 drafts
@@ -72,15 +73,21 @@ def hidden_of(model: LoadedModel, text: mx.array) -> Hidden:
 
 
 def check_drafts(head: DraftHead, model: LoadedModel, expected: Oracle, conventions: Conventions) -> None:
-    """Observe the text chunk by chunk and draft to every depth after each."""
+    """Read the text chunk by chunk and draft to every depth after each."""
     hidden, end = hidden_of(model, expected.text), 0
     for rows in CHUNKS:
         start, end = end, end + rows
-        head.observe(hidden.rows(start, end), expected.text[start + 1 : end + 1])
+        if start == 0:
+            head.ingest(hidden.rows(start, end), expected.text[start + 1 : end + 1])
+        else:
+            # two more pairs than hold, as in a round whose drafts were refused
+            seen = min(end + 2, len(expected.text) - 1)
+            head.observe(hidden.rows(start, seen), expected.text[start + 1 : seen + 1])
+            head.commit(rows)
         tokens, logits = expected.draft(end, 4, conventions)
         for depth in (1, 4, 2, 3):
             sampler = RecordingSampler()
-            draft = head.draft(depth, sampler)
+            draft = head.draft(depth, sampler, Place(0))
             assert_close(mx.stack(sampler.logits), logits[:depth])
             assert draft.tokens.tolist() == tokens[:depth]
             assert draft.probs is None
@@ -153,11 +160,11 @@ def test_what_was_drafted_leaves_no_trace(trunks: dict[str, LoadedModel], tmp_pa
     for rows in CHUNKS:
         start, end = end, end + rows
         for head in (drafting, silent):
-            head.observe(hidden.rows(start, end), expected.text[start + 1 : end + 1])
-        drafting.draft(1 + rows % 4, RecordingSampler())
+            head.ingest(hidden.rows(start, end), expected.text[start + 1 : end + 1])
+        drafting.draft(1 + rows % 4, RecordingSampler(), Place(0))
     samplers = RecordingSampler(), RecordingSampler()
     for head, sampler in zip((drafting, silent), samplers, strict=True):
-        head.draft(4, sampler)
+        head.draft(4, sampler, Place(0))
     assert np.array_equal(*(np.array(mx.stack(sampler.logits)) for sampler in samplers))
 
 
@@ -166,12 +173,12 @@ def test_a_new_text_begins_with_nothing(trunks: dict[str, LoadedModel], tmp_path
     expected, model = oracle("qwen3_5"), trunks["qwen3_5"]
     head = load_head(model, sidecar_head(write_sidecar(tmp_path / "mtp.safetensors", expected.head.tensors()))).head
     hidden = hidden_of(model, expected.text)
-    head.observe(hidden.rows(3, 30), expected.text[4:31])
-    head.draft(2, RecordingSampler())
+    head.ingest(hidden.rows(3, 30), expected.text[4:31])
+    head.draft(2, RecordingSampler(), Place(0))
     head.reset()
     assert head.arrays() == []
-    with pytest.raises(AssertionError, match="nothing observed"):
-        head.draft(1, RecordingSampler())
+    with pytest.raises(AssertionError, match="nothing read"):
+        head.draft(1, RecordingSampler(), Place(0))
     check_drafts(head, model, expected, RELEASED)
 
 

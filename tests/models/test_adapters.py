@@ -87,8 +87,7 @@ def test_long_passes_on_any_number_of_cores(name: str, num_streams: int, monkeyp
     target, position = make_target(model), 0
     caches = target.make_caches()
     for width in passes:
-        ran = target.run(target.embed(text[position : position + width], position), caches)
-        caches.commit(width)
+        ran = target.run_and_commit(target.embed(text[position : position + width], position), caches)
         logits = target.logits(target.hidden(ran).post_norm)
         assert_close(logits, expected[position : position + width])
         position += width

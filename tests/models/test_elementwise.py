@@ -15,7 +15,7 @@ GREAT = np.array([100.0, 200.0, 1e4], np.float32)
 @pytest.fixture(params=[True, False], autouse=True)
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an x86 CPU, and as elsewhere."""
-    monkeypatch.setattr(elementwise, "power_is_faster", lambda x: request.param and x.dtype == mx.float32)
+    monkeypatch.setattr(elementwise, "power_is_faster", lambda x, n=0: request.param and x.dtype == mx.float32)
 
 
 def check(actual: mx.array, expected: np.ndarray) -> None:
@@ -38,6 +38,13 @@ def test_silu() -> None:
     """Otherwise one large activation turns a whole text into NaN."""
     x = np.concatenate([ARGUMENTS[np.isfinite(ARGUMENTS)], GREAT])
     check(elementwise.silu(mx.array(x)), x * _sigmoid(x))
+
+
+def test_swiglu() -> None:
+    """Otherwise every MLP is wrong."""
+    x = np.concatenate([ARGUMENTS[np.isfinite(ARGUMENTS)], GREAT])
+    other = np.linspace(-2.0, 2.0, len(x), dtype=np.float32)
+    check(elementwise.swiglu(mx.array(x), mx.array(other)), x * _sigmoid(x) * other)
 
 
 @np.errstate(over="ignore")

@@ -12,7 +12,7 @@ from mlx_lm.models.gated_delta import gated_delta_ops
 from tiny_models import assert_close
 
 from skulk_core.cache.recurrent import OuterProductWrites
-from skulk_core.models import gated_delta, parallel
+from skulk_core.models import gated_delta
 from skulk_core.models.gated_delta import CHUNK_ROWS, gated_delta_rule
 
 KEY_HEADS, VALUE_HEADS, KEY_DIMS, VALUE_DIMS = 2, 4, 16, 8
@@ -142,19 +142,6 @@ def test_a_long_text_gives_what_the_recurrence_gives(seed: int) -> None:
     assert_close(state, last, 1e-5)
 
 
-def test_heads_on_streams_of_their_own_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a text depends on how many cores its prompt was read with."""
-    x = typical(200, seed=2)
-    expected, last = by_steps(x, some_state())
-    streams = tuple(mx.new_stream(mx.cpu) for _ in range(2))
-    for available in ((), streams):
-        monkeypatch.setattr(parallel, "_streams", lambda available=available: available)
-        outputs, record = by_rule(x, some_state())
-        assert_close(outputs, expected, 1e-5)
-        assert_close(record.state_after(200), last, 1e-5)
-        assert_close(record.state_after(77), by_steps(x[:77], some_state())[1], 1e-4)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_input_makes_the_closed_form_lose_digits(kind: str) -> None:
     """Otherwise a repetitive text, where keys are alike, drifts or turns into NaN."""
@@ -182,10 +169,8 @@ def test_the_state_after_every_prefix_is_the_recurrence_s(width: int) -> None:
 
 
 @pytest.fixture
-def count_operations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], int]:
+def count_operations(tmp_path: Path) -> Callable[[int], int]:
     """Array operations in the graph of a pass of a width: outputs, and the state after all rows and after the first."""
-    # how many parts a long pass is made of depends on the machine
-    monkeypatch.setattr(parallel, "_streams", lambda: ())
 
     def count(width: int) -> int:
         outputs, record = by_rule(typical(width, seed=0), some_state())

@@ -1,0 +1,96 @@
+"""`--draft-depth`: a number, or `auto` with the costs it decides from."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.loading import Loaded
+from cli.render import Reporter
+from skulk_core.errors import OptionError
+
+if TYPE_CHECKING:
+    from skulk_core.decode.depth import DepthPolicy
+    from skulk_core.sampling.settings import SamplingSettings
+
+AUTO = "auto"
+Auto = Literal["auto"]
+# beyond this drafts hardly pay anywhere, and every depth more must be measured
+AUTO_MOST = 6
+_REPEATS = 7
+
+DraftDepth = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Tokens drafted a round; 0 is plain decoding. auto chooses while it decodes, from costs measured once and "
+        "the acceptance seen. Default: what the catalog says, with the demo 4, else auto.",
+    ),
+]
+
+
+def read_depth(text: str | None) -> int | Auto | None:
+    """What `--draft-depth` says. Raises `OptionError`."""
+    if text is None:
+        return None
+    if text == AUTO:
+        return "auto"
+    try:
+        depth = int(text)
+    except ValueError:
+        raise OptionError("--draft-depth", text, "must be a number or auto") from None
+    if depth < 0:
+        raise OptionError("--draft-depth", depth, "must be at least 0")
+    return depth
+
+
+def make_policy(
+    loaded: Loaded, settings: "SamplingSettings", reporter: Reporter, depth: int | Auto | None = None
+) -> "DepthPolicy":
+    """Who decides the depth of the rounds to come; ``depth`` instead of what was loaded with."""
+    from skulk_core.decode.depth import AutoDepth, FixedDepth
+
+    depth = loaded.depth if depth is None else depth
+    if isinstance(depth, int) or loaded.drafter is None:
+        return FixedDepth(depth if isinstance(depth, int) else 0)
+    reporter.step("measuring what rounds cost")
+    return AutoDepth(_round_costs(loaded, settings))
+
+
+def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, ...]:
+    """Seconds of a round at every depth, measured once for this model, head, machine and way of sampling."""
+    from skulk_core.bench.cost_cache import key_of, remembered_or
+    from skulk_core.bench.costs import measure_costs
+    from skulk_core.runtime import blas
+    from skulk_core.runtime.device import device_facts, versions
+    from skulk_core.sampling.stochastic import make_sampler
+
+    depths = list(range(AUTO_MOST + 1))
+    target, facts = loaded.model.target, device_facts()
+    text = loaded.model.tokenizer.encode(_TEXT)[:64]
+
+    def measure() -> list[float]:
+        costs = measure_costs(target, loaded.drafter, text, depths, make_sampler(settings), _REPEATS)
+        return [costs.round_s(depth) for depth in depths]
+
+    key = key_of(
+        loaded.head_name,
+        loaded.head.nbytes if loaded.head else 0,
+        loaded.model.nbytes,
+        type(target).__name__,
+        target.hidden_size,
+        target.num_layers,
+        target.vocab_size,
+        str(target.dtype),
+        (facts.backend.value, facts.name, facts.total_nbytes),
+        (blas.prepare().threads, blas.prepare().name),
+        (versions()["mlx"], versions()["skulk-mtp"]),
+        settings.is_greedy,
+        settings.counts_tokens,
+        settings.top_p < 1,
+    )
+    return remembered_or(key, len(depths), measure)
+
+
+# at least 64 tokens with any tokenizer
+_TEXT = """The sum of the first n odd numbers is the square of n; a child can see it by laying squares around squares.
+Here is how a program would say it: for each number from one to n, add twice the number less one, and keep the total."""

@@ -1,0 +1,161 @@
+"""The certificate: would plain decoding have chosen these tokens?
+
+The emitted tokens are replayed through fresh caches, the prompt as plain decoding reads it and then one row at a time
+at depth 0; for each position the replay says what plain decoding would have taken and by how much its logit leads.
+A divergence at a gap beyond the bound is a bug, never noise. The bound is measured beforehand, on other text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from skulk_core.cache.base import CacheList
+from skulk_core.decode.decoder import PREFILL_ROWS
+from skulk_core.models.base import Target
+from skulk_core.sampling.greedy import GreedySampler, gaps_of
+from skulk_core.sampling.processors import Processors
+from skulk_core.sampling.settings import SamplingSettings
+
+# Rows whose logits are looked at together: one wait for the device each.
+_ROWS_A_WAIT = 32
+# Two logits may each be off by what was measured, and other text may do a little worse than the one measured.
+_MARGIN = 2 * 1.5
+_BOUND_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Position in the answer, the token emitted there, the one plain decoding takes, and by how much it leads."""
+
+    position: int
+    emitted: int
+    plain: int
+    gap: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the comparison found. ``smallest_gap`` is that between the two best logits of any position."""
+
+    compared: int
+    divergences: tuple[Divergence, ...]
+    smallest_gap: float | None
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether every divergence is one that rounding explains."""
+        return all(divergence.gap <= self.bound for divergence in self.divergences)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether plain decoding would have chosen every token."""
+        return not self.divergences
+
+
+def certify(
+    target: Target,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    bound: float,
+    settings: SamplingSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Certificate:
+    """Compare ``answer`` with plain greedy decoding after ``prompt``, penalties and bias of ``settings`` included.
+
+    After a divergence the replay goes on with the emitted token: every position is judged after the same text.
+    """
+    settings = settings or SamplingSettings()
+    assert settings.is_greedy, "drawn tokens cannot be compared one by one"
+    place = GreedySampler(settings).start(prompt, target.vocab_size)
+    processors, caches = Processors(settings), target.make_caches()
+    logits = _read(target, caches, prompt)
+    divergences: list[Divergence] = []
+    smallest: float | None = None
+    for start in range(0, len(answer), _ROWS_A_WAIT):
+        emitted = list(answer[start : start + _ROWS_A_WAIT])
+        rows = []
+        for token in emitted:
+            rows.append(processors(logits, place))
+            fed = mx.array([token], mx.int32)
+            place = place.after(fed)
+            logits = _step(target, caches, fed)
+        found, gap = _judged(mx.concatenate(rows), emitted, start)
+        divergences += found
+        smallest = gap if smallest is None else min(smallest, gap)
+        if progress is not None:
+            progress(start + len(emitted), len(answer))
+    return Certificate(len(answer), tuple(divergences), smallest, bound)
+
+
+def measure_bound(target: Target, text: Sequence[int], widths: Sequence[int]) -> float:
+    """The greatest gap between two logits that passes of these ``widths`` may turn over, from ``text`` of one's own.
+
+    The logits of wide passes are compared with those of one-row passes over the same tokens, and so are the logits of
+    one-row passes over caches that wide ones wrote. 0 where only width 1 is asked for.
+    """
+    rows = mx.array(list(text[:_BOUND_ROWS]), mx.int32)
+    assert rows.shape[0] >= 2, "a text of at least two tokens"
+    plain = _in_passes(target, rows, [1] * rows.shape[0])
+    worst = 0.0
+    for width in sorted({width for width in widths if width > 1}):
+        whole, rest = divmod(rows.shape[0], width)
+        wide = [width] * whole + [1] * rest
+        mixed = ([width] + [1] * width) * (rows.shape[0] // (2 * width))
+        mixed += [1] * (rows.shape[0] - sum(mixed))
+        for passes in (wide, mixed):
+            off = mx.abs(_in_passes(target, rows, passes) - plain).max().item()
+            assert isinstance(off, float)
+            worst = max(worst, off)
+    return _MARGIN * worst
+
+
+def _read(target: Target, caches: CacheList, prompt: Sequence[int]) -> mx.array:
+    """Feed ``prompt`` as plain decoding does; logits ``[1, V]`` after it."""
+    tokens = mx.array(list(prompt), mx.int32)
+    for start in range(0, len(prompt), PREFILL_ROWS):
+        fed = tokens[start : start + PREFILL_ROWS]
+        hidden = target.hidden(target.run_and_commit(target.embed(fed, caches.rows), caches))
+        mx.eval(hidden.post_norm, *caches.arrays())
+    return target.logits(hidden.post_norm[-1:])
+
+
+def _step(target: Target, caches: CacheList, token: mx.array) -> mx.array:
+    """Logits ``[1, V]`` after one more ``token`` ``[1]``."""
+    hidden = target.hidden(target.run(target.embed(token, caches.rows), caches))
+    caches.commit(1)
+    logits = target.logits(hidden.post_norm)
+    mx.async_eval(logits)
+    return logits
+
+
+def _judged(logits: mx.array, emitted: Sequence[int], start: int) -> tuple[list[Divergence], float]:
+    """Divergences of ``emitted`` from the argmax of ``[n, V]``, and the smallest gap of the rows."""
+    logits = logits.astype(mx.float32)
+    best = mx.argmax(logits, axis=-1)
+    taken = mx.take_along_axis(logits, mx.array(list(emitted), mx.int32)[:, None], axis=-1).squeeze(-1)
+    behind, gaps = logits.max(axis=-1) - taken, gaps_of(logits)
+    mx.eval(best, behind, gaps)
+    choices: list[int] = best.tolist()  # type: ignore[assignment]
+    leads: list[float] = behind.tolist()  # type: ignore[assignment]
+    between: list[float] = gaps.tolist()  # type: ignore[assignment]
+    divergences = [
+        Divergence(start + row, token, choice, leads[row])
+        for row, (token, choice) in enumerate(zip(emitted, choices, strict=True))
+        if token != choice
+    ]
+    return divergences, min(between)
+
+
+def _in_passes(target: Target, tokens: mx.array, widths: Sequence[int]) -> mx.array:
+    """Logits ``[T, V]``, float32, of ``tokens`` fed in passes of ``widths``."""
+    caches, rows, start = target.make_caches(), [], 0
+    for width in widths:
+        fed = tokens[start : start + width]
+        hidden = target.hidden(target.run(target.embed(fed, start), caches))
+        caches.commit(width)
+        rows.append(target.logits(hidden.post_norm).astype(mx.float32))
+        mx.eval(rows[-1], *caches.arrays())
+        start += width
+    return mx.concatenate(rows)

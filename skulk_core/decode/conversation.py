@@ -1,0 +1,126 @@
+"""What was said so far, and the prompt that goes on from it: token by token as it was decoded, wherever that can be.
+
+A decoder reads nothing twice of a prompt that begins with the tokens decoded last (`Decoder.prefill`, ``go_on``). Text
+that is encoded again does not always come out as the tokens that were decoded, so those are kept.
+"""
+
+import abc
+from dataclasses import dataclass
+
+from skulk_core.decode.session import Outcome, Session
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What was said last, the whole text up to where the answer begins, and its tokens."""
+
+    said: str
+    text: str
+    tokens: tuple[int, ...]
+
+
+class Conversation(abc.ABC):
+    """Remembers what was answered; whoever asks decodes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.reset()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all that was said and answered."""
+        return len(self._tokens)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._text = ""
+        self._tokens: tuple[int, ...] = ()
+
+    @property
+    @abc.abstractmethod
+    def goes_on_by_itself(self) -> bool:
+        """Whether more can be decoded without anything being said."""
+
+    @abc.abstractmethod
+    def after(self, said: str) -> Prompt:
+        """The prompt if ``said`` is said now; nothing is remembered yet. Raises `PromptError`."""
+
+    @abc.abstractmethod
+    def answered(self, prompt: Prompt, outcome: Outcome) -> None:
+        """Remember what was said and what came of it, as far as it came."""
+
+    def _taken(self, prompt: Prompt, outcome: Outcome) -> None:
+        """Append both. Of an answer that lost a stop string, what is left of its last token is encoded again."""
+        tokens = list(outcome.tokens)
+        while not outcome.text.startswith(text := self._session.text_of(tokens)):
+            tokens.pop()
+        rest = outcome.text[len(text) :]
+        self._tokens = (*prompt.tokens, *tokens, *(self._session.encode_more(rest) if rest else ()))
+        self._text = prompt.text + outcome.text
+
+
+class TemplatedConversation(Conversation):
+    """Through the tokenizer's chat template.
+
+    Some templates write an earlier answer otherwise than it was decoded (without its thinking, for one). Then the
+    prompt does not begin with the text decoded last, and the whole conversation is read again.
+    """
+
+    def reset(self) -> None:
+        """Begin anew."""
+        super().reset()
+        self._messages: list[dict[str, str]] = []
+
+    @property
+    def goes_on_by_itself(self) -> bool:
+        """Never: the template asks for turns."""
+        return False
+
+    def after(self, said: str) -> Prompt:
+        """As the template writes it."""
+        messages = [*self._messages, {"role": "user", "content": said}]
+        text = self._session.render_chat(messages)
+        if self._text and text.startswith(self._text):
+            tokens = self._tokens + self._session.encode_more(text[len(self._text) :])
+        else:
+            tokens = self._session.encode_chat(messages)
+        return Prompt(said, text, tokens)
+
+    def answered(self, prompt: Prompt, outcome: Outcome) -> None:
+        """Add two messages."""
+        self._messages += [
+            {"role": "user", "content": prompt.said},
+            {"role": "assistant", "content": outcome.text},
+        ]
+        self._taken(prompt, outcome)
+
+
+class PlainConversation(Conversation):
+    """One running text, for models that only continue text: what is said stands on a line of its own.
+
+    A stop token is no part of the text, or the model would read that the text ended there.
+    """
+
+    @property
+    def goes_on_by_itself(self) -> bool:
+        """Once there is a text."""
+        return bool(self._tokens)
+
+    def after(self, said: str) -> Prompt:
+        """The text so far and a line."""
+        if not self._tokens:
+            return Prompt(said, said, self._session.encode(said, raw=True))
+        more = said if not said or self._text.endswith("\n") else f"\n{said}"
+        tokens = self._session.encode_more(more) if more else ()
+        return Prompt(said, self._text + more, self._tokens + tokens)
+
+    def answered(self, prompt: Prompt, outcome: Outcome) -> None:
+        """Append both."""
+        self._taken(prompt, outcome)
+
+
+def converse(session: Session, *, raw: bool) -> Conversation:
+    """Through the chat template where there is one, unless ``raw``."""
+    if session.has_chat_template and not raw:
+        return TemplatedConversation(session)
+    return PlainConversation(session)

@@ -1,0 +1,31 @@
+"""Logits → the distribution that is drawn from."""
+
+import mlx.core as mx
+
+from skulk_core.sampling.settings import SamplingSettings
+
+
+def distribution(logits: mx.array, settings: SamplingSettings) -> mx.array:
+    """Probabilities ``[T, V]``, float32, of logits ``[T, V]`` at a temperature above 0, after all filters.
+
+    Each filter works on what the one before it left, as transformers' warpers do. Where several tokens are equally
+    likely at a filter's edge all of them stay.
+    """
+    assert settings.temperature > 0, "nothing is drawn at temperature 0"
+    logits = logits.astype(mx.float32)
+    # none above 0: a low temperature must not divide to infinity
+    logits = (logits - logits.max(axis=-1, keepdims=True)) / settings.temperature
+    if 0 < settings.top_k < logits.shape[-1]:
+        least = mx.topk(logits, settings.top_k, axis=-1).min(axis=-1, keepdims=True)
+        logits = mx.where(logits < least, -mx.inf, logits)
+    if settings.top_p < 1:
+        probs = mx.softmax(logits, axis=-1, precise=True)
+        falling = -mx.sort(-probs, axis=-1)
+        before = mx.cumsum(falling, axis=-1) - falling
+        # the last one that is still needed to reach top_p, at least the likeliest
+        least = mx.where(before < settings.top_p, falling, falling[:, :1]).min(axis=-1, keepdims=True)
+        logits = mx.where(probs < least, -mx.inf, logits)
+    if settings.min_p > 0:
+        probs = mx.softmax(logits, axis=-1, precise=True)
+        logits = mx.where(probs < settings.min_p * probs.max(axis=-1, keepdims=True), -mx.inf, logits)
+    return mx.softmax(logits, axis=-1, precise=True)
