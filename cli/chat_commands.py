@@ -73,7 +73,7 @@ def run_command_line(chat: Chat, line: str) -> None:
     """Do what a line that begins with a slash asks for. Raises `OptionError`."""
     name, _, argument = line[1:].strip().partition(" ")
     if name not in COMMANDS:
-        raise OptionError(f"/{name}", argument, f"no such command{near_miss(name, COMMANDS)}")
+        raise OptionError("command", f"/{name}", f"no such command{near_miss(name, COMMANDS)}")
     COMMANDS[name].run(chat, argument.strip())
 
 
@@ -102,18 +102,23 @@ def _stats(chat: Chat, argument: str) -> None:
 
 
 def _depth(chat: Chat, argument: str) -> None:
-    depth = read_depth(argument)
-    assert depth is not None
+    depth = read_depth(argument or None)
+    if depth is None:
+        say(f"depth {chat.depth}")
+        return
     chat.choose_depth(depth, chat.request.sampling)
 
 
 def _set(chat: Chat, argument: str) -> None:
+    if not argument:
+        _show(chat, "")
+        return
     name, _, value = argument.partition(" ")
     field, value = name.removeprefix("--").replace("-", "_"), value.strip()
     option = _option(field)
     known = settable()
     if field not in known:
-        raise OptionError("/set", name, f"no such setting{near_miss(option, map(_option, known))}")
+        raise OptionError("setting", name, f"no such setting{near_miss(option, map(_option, known))}")
     try:
         read = known[field](value)
     except ValueError:
@@ -138,8 +143,9 @@ def settable() -> dict[str, Callable[[str], object]]:
 
 
 def _rule(text: str) -> AcceptRule:
-    if text not in list(AcceptRule):
-        raise OptionError("--accept", text, f"not one of {', '.join(AcceptRule)}{near_miss(text, AcceptRule)}")
+    rules = [rule.value for rule in AcceptRule]
+    if text not in rules:
+        raise OptionError("--accept", text, f"not one of {', '.join(rules)}{near_miss(text, rules)}")
     return AcceptRule(text)
 
 
@@ -156,9 +162,8 @@ def _show(chat: Chat, argument: str) -> None:
         if field.name == "logit_bias":
             value = " ".join(f"{token}={bias:g}" for token, bias in value) or "none"
         shown[_option(field.name).removeprefix("--")] = str(value)
-    shown["max-tokens"] = (
-        "what the context leaves, 512 at most" if request.max_tokens is None else f"{request.max_tokens}"
-    )
+    longest = "512, or what the context leaves" if request.max_tokens is None else str(request.max_tokens)
+    shown["max-tokens"] = longest
     shown["context"] = "unlimited" if request.context_tokens is None else f"{request.context_tokens} tokens"
     shown["stop"] = " ".join(map(repr, request.stop)) or "none"
     _say_table(shown)

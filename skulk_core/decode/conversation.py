@@ -5,6 +5,7 @@ that is encoded again does not always come out as the tokens that were decoded, 
 """
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skulk_core.decode.session import Outcome, Session
@@ -33,7 +34,7 @@ class Conversation(abc.ABC):
 
     def reset(self) -> None:
         """Begin anew."""
-        self._text = ""
+        self._texts: tuple[str, ...] = ()
         self._tokens: tuple[int, ...] = ()
 
     @property
@@ -56,7 +57,14 @@ class Conversation(abc.ABC):
             tokens.pop()
         rest = outcome.text[len(text) :]
         self._tokens = (*prompt.tokens, *tokens, *(self._session.encode_more(rest) if rest else ()))
-        self._text = prompt.text + outcome.text
+        self._texts = tuple(prompt.text + space + outcome.text for space in ("", self._first_space(prompt, tokens)))
+
+    def _first_space(self, prompt: Prompt, tokens: Sequence[int]) -> str:
+        """What the first token begins with and an answer's text does not: a template may write it."""
+        before = self._session.text_of(prompt.tokens[-1:])
+        shown, whole = self._session.text_of(tokens), self._session.text_of([prompt.tokens[-1], *tokens])
+        between = whole.removeprefix(before).removesuffix(shown)
+        return between if whole == before + between + shown and between.isspace() else ""
 
 
 class TemplatedConversation(Conversation):
@@ -80,11 +88,10 @@ class TemplatedConversation(Conversation):
         """As the template writes it."""
         messages = [*self._messages, {"role": "user", "content": said}]
         text = self._session.render_chat(messages)
-        if self._text and text.startswith(self._text):
-            tokens = self._tokens + self._session.encode_more(text[len(self._text) :])
-        else:
-            tokens = self._session.encode_chat(messages)
-        return Prompt(said, text, tokens)
+        for held in self._texts:
+            if text.startswith(held):
+                return Prompt(said, text, self._tokens + self._session.encode_more(text[len(held) :]))
+        return Prompt(said, text, self._session.encode_chat(messages))
 
     def answered(self, prompt: Prompt, outcome: Outcome) -> None:
         """Add two messages."""
@@ -110,9 +117,9 @@ class PlainConversation(Conversation):
         """The text so far and a line."""
         if not self._tokens:
             return Prompt(said, said, self._session.encode(said, raw=True))
-        more = said if not said or self._text.endswith("\n") else f"\n{said}"
-        tokens = self._session.encode_more(more) if more else ()
-        return Prompt(said, self._text + more, self._tokens + tokens)
+        text = self._texts[-1]
+        more = said if not said or text.endswith("\n") else f"\n{said}"
+        return Prompt(said, text + more, self._tokens + (self._session.encode_more(more) if more else ()))
 
     def answered(self, prompt: Prompt, outcome: Outcome) -> None:
         """Append both."""

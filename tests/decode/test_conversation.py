@@ -1,4 +1,4 @@
-"""A conversation's prompts: the tokens that were decoded, and what is said after them, without reading anything twice."""
+"""A conversation's prompts: the tokens that were decoded and what is said after them; nothing is read twice."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from skulk_core.types import FinishReason
 # the demo's stop token ends every turn, as in an instruct model
 TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}Question: {{ message.content }}\n"
-    "{% else %}Answer:{{ message.content }}<|endoftext|>\n{% endif %}{% endfor %}Answer:"
+    "{% else %}Answer: {{ message.content }}<|endoftext|>\n{% endif %}{% endfor %}Answer:"
 )
 SAID = ("How do I open a file?", "And then?", "Which module is it?")
 
@@ -54,15 +54,17 @@ def plain_turn(session: Session, conversation: Conversation, said: str, **settin
     return outcome
 
 
-def test_every_turn_reads_only_what_is_new(tmp_path: Path) -> None:
-    session, conversation = templated(tmp_path / "model")
+@pytest.mark.parametrize("space", [" ", ""])
+def test_every_turn_reads_only_what_is_new(tmp_path: Path, space: str) -> None:
+    """Whether or not the template writes the space that the model's first token began with."""
+    session, conversation = templated(tmp_path / "model", TEMPLATE.replace("Answer: ", f"Answer:{space}"))
     held = 0
-    for number, said in enumerate(SAID):
+    for said in SAID:
         outcome = plain_turn(session, conversation, said)
         assert outcome.stats.reused_tokens == held
         # the last token of an answer was never fed
         held = outcome.stats.prompt_tokens + len(outcome.tokens) - 1
-        assert (outcome.stats.prompt_tokens > 12 * number) and outcome.tokens
+        assert outcome.tokens
 
 
 def test_the_prompt_is_what_the_template_writes(tmp_path: Path) -> None:
@@ -147,12 +149,16 @@ def test_a_stop_string_is_no_part_of_what_is_gone_on_from() -> None:
 def test_an_interrupted_answer_is_remembered_as_far_as_it_came() -> None:
     session, conversation = demo_session()
     prompt = conversation.after("Return the number of elements")
+    whole = answered(session, conversation, "Return the number of elements")
+    conversation.reset()
+    # what a stop string that never comes held back belongs to the answer
+    stop, shown = whole.text[4:9] + "\0", ""
     outcome = Outcome()
-    # a stop string that never comes holds text back
-    pieces = session.decode(Request(prompt.tokens, 2, max_tokens=50, stop=("in the ",) * 2, go_on=True), outcome)
-    for _ in range(3):
-        next(pieces)
+    pieces = session.decode(Request(prompt.tokens, 2, max_tokens=50, stop=(stop,), go_on=True), outcome)
+    while len(outcome.tokens) < 2 or outcome.text == session.text_of(outcome.tokens):
+        shown += next(pieces)
     pieces.close()
+    assert len(shown) < len(outcome.text)
     assert outcome.finish_reason is FinishReason.INTERRUPTED
     assert outcome.text == session.text_of(outcome.tokens)
     conversation.answered(prompt, outcome)

@@ -10,6 +10,8 @@ from mlx_lm.generate import generate_step
 
 from skulk_core.decode.decoder import PREFILL_ROWS, Decoder
 from skulk_core.sampling.greedy import GreedySampler
+from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.sampling.stochastic import make_sampler
 
 DEPTHS = (0, 1, 2, 3, 4)
 NUM_TOKENS = 24
@@ -100,10 +102,10 @@ def test_nothing_new_is_said(depth: int) -> None:
     assert list(used.text) == prompt + plain(prompt, 20 + NUM_TOKENS)
 
 
-@pytest.mark.parametrize("depth", [0, 2])
-def test_a_prompt_that_was_interrupted_is_read_on(depth: int) -> None:
+def test_a_prompt_that_was_interrupted_is_read_on() -> None:
     """What was read of a long prompt is not lost, and what was not read is not taken for read."""
-    prompt = (6 * demo().tokenizer.encode("\n".join(prompts())))[: 2 * PREFILL_ROWS + 50]
+    depth, prompt = 2, (3 * demo().tokenizer.encode("\n".join(prompts())))[: PREFILL_ROWS + 50]
+    assert len(prompt) > PREFILL_ROWS
 
     def stop_after_the_first_pass(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -116,6 +118,24 @@ def test_a_prompt_that_was_interrupted_is_read_on(depth: int) -> None:
     fresh = decoder()
     assert tokens == answer(fresh, prompt, depth, 20)
     assert used.stats.accepted_at == fresh.stats.accepted_at
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+def test_drawn_with_penalties(depth: int) -> None:
+    """What is drawn, and what the penalties count, depend on the whole text and not on how it was read."""
+    settings = SamplingSettings(temperature=0.8, seed=5, repetition_penalty=1.2, frequency_penalty=0.3)
+
+    def drawn(with_decoder: Decoder, prompt: list[int]) -> list[int]:
+        tokens = [with_decoder.prefill(prompt, depth, sampler=make_sampler(settings), go_on=True)]
+        for round_ in with_decoder.rounds(NUM_TOKENS - 1):
+            tokens += round_.tokens
+        return tokens
+
+    used, text = decoder(), encoded(12)
+    prompt = text + drawn(used, text) + encoded(13)
+    tokens = drawn(used, prompt)
+    assert used.stats.reused_tokens == len(text) + NUM_TOKENS - 1
+    assert tokens == drawn(decoder(), prompt)
 
 
 def test_another_text_is_read_from_its_beginning() -> None:
