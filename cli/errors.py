@@ -16,7 +16,7 @@ P = ParamSpec("P")
 # The most particular type that fits is used: tip (formatted with the error as `e`), exit code.
 _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
     errors.SkulkError: ("", EXIT_FAILED),
-    errors.OptionError: ("skulk COMMAND --help lists the options and their values.", EXIT_USAGE),
+    errors.OptionError: ("The command's --help lists its options and their values.", EXIT_USAGE),
     errors.PromptError: ("Give the prompt as an argument, or pipe UTF-8 text in with `-`.", EXIT_USAGE),
     errors.ContextError: (
         "Shorten the prompt, lower --max-tokens, or raise --context if the model allows it.",
@@ -27,7 +27,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.ModelNameError: (
-        "MODEL is `demo`, a folder with config.json, a GGUF file, or a Hub repository OWNER/NAME[@REVISION].",
+        "It is a folder or a Hub repository OWNER/NAME[@REVISION]; for `skulk` also `demo` or a GGUF file.",
         EXIT_USAGE,
     ),
     errors.HubError: ("Check the name on the Hub, and HF_ENDPOINT if it is set.", EXIT_FAILED),
@@ -41,6 +41,10 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.FormatError: ("Correct the file at the place named, or remove it.", EXIT_FAILED),
+    errors.OtherManifest: (
+        "`swp verify`, `card` and `publish` take sidecars; for vindexes there are `swp vindex verify` and `publish`.",
+        EXIT_FAILED,
+    ),
     errors.OutputError: ("Free some space, or write the output somewhere else.", EXIT_FAILED),
     errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
     errors.NoDraftHead: (

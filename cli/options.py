@@ -44,7 +44,7 @@ Convention = Annotated[
         "--convention",
         metavar="NAME=VALUE",
         help="How the head is wired, against what is known of it; may be given more than once. Default: as its file, "
-        f"the catalog or its family says. Names: {', '.join(CONVENTION_NAMES)}.",
+        f"the catalog or its family says, else as measured. Names: {', '.join(CONVENTION_NAMES)}.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead.")]

@@ -17,7 +17,7 @@ class OptionError(SkulkError):
 
     def __init__(self, option: str, value: object, reason: str) -> None:
         self.option, self.value, self.reason = option, value, reason
-        super().__init__(f"{option} {value}: {reason}")
+        super().__init__(f"{option} {value}".rstrip() + f": {reason}")
 
 
 class PromptError(SkulkError):
@@ -86,6 +86,10 @@ class FormatError(FileError):
     def __init__(self, path: Path | str, where: str, reason: str) -> None:
         self.where = where
         super().__init__(path, f"{where}: {reason}")
+
+
+class OtherManifest(FormatError):
+    """A manifest of ours, of another kind of folder than the one that was asked for."""
 
 
 class OutputError(SkulkError):

@@ -12,14 +12,14 @@ import numpy as np
 from skulk_core.catalog import Catalog, SidecarEntry, Subject, add_entry, resolve, user_catalog
 from skulk_core.errors import ConventionsUnknown, EntryExists, FileError
 from skulk_core.formats.catalog import is_repo
-from skulk_core.formats.probes import ProbeRecord, add_probe, read_probes
+from skulk_core.formats.probes import ProbeRecord, read_probes, with_probe
 from skulk_core.heads.finding import HeadFound
 from skulk_core.heads.loading import AS_RELEASED, HeadFiles, fitting_layout, read_tensors, stated
 from skulk_core.heads.probe import probe
 from skulk_core.heads.verdict import Probe
 from skulk_core.hub.sources import ModelSource
 from skulk_core.models.loading import LoadedModel
-from skulk_core.runtime.userfiles import config_dir
+from skulk_core.runtime.userfiles import config_dir, write_atomically
 from skulk_core.types import CONVENTION_NAMES, Conventions
 
 # What a card would say of a licence that nobody looked up; also the Hub's own word for it.
@@ -104,7 +104,8 @@ def _keep(
             repo, sha = found.snapshot.repo, found.snapshot.sha
             entry = SidecarEntry(base=base, repo=repo, licence=_LICENCE_UNKNOWN, revision=sha, layout=layout)
     if entry is None:
-        add_probe(probes, record)
+        # of two programs that measure at the same time one may be forgotten, and will measure again
+        write_atomically(probes, with_probe(read_probes(probes), record))
         return probes
     path = user_catalog()
     add_entry(path, replace(entry, conventions=record.conventions), replace=found.entry is not None)

@@ -180,10 +180,12 @@ def test_a_sidecar_of_another_hidden_size_that_does_not_say_so(
     finished.assert_fails(FAILED, "mtp.safetensors", "--draft-depth 0")
 
 
-def test_a_sidecar_whose_wiring_nobody_knows(skulk: Program, tmp_path: Path, plain_llama: Path) -> None:
+def test_a_sidecar_whose_wiring_nobody_knows_is_not_measured_where_it_does_not_fit(
+    skulk: Program, tmp_path: Path, plain_llama: Path
+) -> None:
     file = sidecar(tmp_path / "mtp.safetensors", version=None)
     finished = skulk.run("run", plain_llama, "hi", "--sidecar", file)
-    finished.assert_fails(USAGE, "has no metadata", "--convention norm_offset=")
+    finished.assert_fails(FAILED, "mtp.safetensors: has tensors this model's head does not", "--draft-depth 0")
 
 
 def test_a_refused_sidecar_with_leave_to_go_on(skulk: Program, tmp_path: Path) -> None:

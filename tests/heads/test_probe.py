@@ -34,12 +34,14 @@ Measure = Callable[..., Probe]
 def measure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
     """Probes a head; what a model writes by itself is the same every time, and written once here."""
     folder = tmp_path_factory.mktemp("heads")
-    written: dict[int, list[OwnText]] = {}
+    written: dict[int, tuple[list[OwnText], Iterator[OwnText]]] = {}
 
-    def texts(model: LoadedModel, progress: Callable[[], None]) -> list[OwnText]:
-        if id(model) not in written:
-            written[id(model)] = list(own_text.write_texts(model, progress))
-        return written[id(model)]
+    def texts(model: LoadedModel, progress: Callable[[], None]) -> Iterator[OwnText]:
+        known, more = written.setdefault(id(model), ([], own_text.write_texts(model, progress)))
+        yield from known
+        for text in more:
+            known.append(text)
+            yield text
 
     def measured(weights: demo_heads.Weights, wired: Conventions, model: LoadedModel, **options: Any) -> Probe:
         file = demo_heads.write(folder / "mtp.safetensors", weights, wired)

@@ -23,7 +23,7 @@ from skulk_core.sampling.greedy import GreedySampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
 
 DEPTH = 3
-TEXT = random_tokens(20, seed=4)
+TEXT = random_tokens(13, seed=4)
 NEXT = TEXT[1:]
 WIRINGS = [
     Conventions(offset, order, hidden_tap, chain_tap)
@@ -109,7 +109,7 @@ def test_heads_on_other_trunks_are_measured_as_they_would_draft(family: str, tin
 def test_what_was_forced_leaves_no_trace(tiny: Any, tmp_path: Path) -> None:
     """Otherwise a head that was measured goes on from a text that nobody asked for."""
     head, hidden = tiny("qwen3_5").wired(WIRINGS[0], tmp_path), tiny("qwen3_5").hidden
-    head.ingest(hidden.rows(0, 9), NEXT[:9])
+    head.ingest(hidden.rows(0, 5), NEXT[:5])
     before = head.draft(3, GreedySampler(), Place(0)).tokens.tolist()
     mx.eval(head.forced(hidden, NEXT, 2))
     assert head.draft(3, GreedySampler(), Place(0)).tokens.tolist() == before
