@@ -20,10 +20,10 @@ def distribution(logits: mx.array, settings: SamplingSettings) -> mx.array:
         logits = mx.where(logits < least, -mx.inf, logits)
     if settings.top_p < 1:
         probs = mx.softmax(logits, axis=-1, precise=True)
-        falling = -mx.sort(-probs, axis=-1)
-        before = mx.cumsum(falling, axis=-1) - falling
-        # the last one that is still needed to reach top_p, at least the likeliest
-        least = mx.where(before < settings.top_p, falling, falling[:, :1]).min(axis=-1, keepdims=True)
+        # from the least likely up, where the small ones are added up exactly; at least the likeliest stays
+        rising = mx.sort(probs, axis=-1)
+        needed = mx.cumsum(rising, axis=-1) > 1 - settings.top_p
+        least = mx.where(needed, rising, rising[:, -1:]).min(axis=-1, keepdims=True)
         logits = mx.where(probs < least, -mx.inf, logits)
     if settings.min_p > 0:
         probs = mx.softmax(logits, axis=-1, precise=True)
