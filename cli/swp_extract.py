@@ -85,13 +85,14 @@ def extract_command(
     tool = f"swp {versions()['skulk-mtp'] or 'unknown'}"
     try:
         with reporter.working():
-            found = open_source(checkpoint, source, cancel)
+            found = open_source(checkpoint, source, cancel, reporter.note)
             wish = Wish(layout, compare, license_unknown, jobs)
             target = folder or default_folder(found.repo)
             done = extract(found, target, wish, Catalog.known(), tool, cancel, reporter.bytes)
     finally:
         # no thread goes on once the command has ended
         cancel.set()
+    warn_of_nan(done)
     _tell(done, as_json, reporter)
 
 
@@ -110,13 +111,20 @@ def inspect_command(
     try:
         with reporter.working():
             reporter.step("reading headers")
-            found = inspect_source(open_source(checkpoint, source, cancel), layout, Catalog.known())
+            opened = open_source(checkpoint, source, cancel, reporter.note)
+            found = inspect_source(opened, layout, Catalog.known())
     finally:
         cancel.set()
     if as_json:
         out(json.dumps(found.to_json(), indent=1) + "\n")
     else:
         _show(found)
+
+
+def warn_of_nan(done: "Extracted") -> None:
+    """Say which tensors came out with weights that are not numbers, because upstream's scales are not."""
+    if done.nan_scales:
+        say(f"warning: scales that are NaN upstream, so weights that are NaN here: {', '.join(done.nan_scales)}")
 
 
 def _tell(done: "Extracted", as_json: bool, reporter: Reporter) -> None:
@@ -131,6 +139,7 @@ def _tell(done: "Extracted", as_json: bool, reporter: Reporter) -> None:
             "num_tensors": len(manifest.tensors),
             "shared_tensors": [shared.name for shared in manifest.shared],
             "files": [{"name": file.name, "nbytes": file.nbytes, "sha256": file.sha256} for file in manifest.files],
+            "nan_scales": list(done.nan_scales),
             "was_there": done.was_there,
         }
         out(json.dumps(answer, indent=1) + "\n")

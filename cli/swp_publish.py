@@ -14,6 +14,7 @@ from cli import options
 from cli.errors import guarded
 from cli.program import EXIT_FAILED
 from cli.render import Reporter, out, say, show, visible
+from cli.swp_extract import warn_of_nan
 
 if TYPE_CHECKING:
     from swp.doctor import Report
@@ -107,6 +108,8 @@ def publish_command(
 
     Every file and tensor is compared with the manifest before anything is created on the Hub.
 
+    REPO@SHA is extracted first, into a folder here. To choose a layout or a folder, run `swp extract`, and publish DIR.
+
     Run twice, the second run finds nothing to do; interrupted, the same command goes on where it was.
 
     Afterwards your own catalog lists the sidecar, so that `skulk run` finds it.
@@ -158,7 +161,9 @@ def verify_command(
     reporter, cancel = Reporter(quiet=quiet, verbose=False), Event()
     try:
         with reporter.working():
-            found = verify(target, Catalog.known(), cancel, num_jobs=jobs, on_progress=reporter.bytes)
+            found = verify(
+                target, Catalog.known(), cancel, num_jobs=jobs, on_progress=reporter.bytes, on_wait=reporter.note
+            )
     finally:
         # no thread goes on once the command has ended
         cancel.set()
@@ -233,12 +238,13 @@ def _extract_first(writer: "HubWriter", source: "Source", repo: str, license_unk
     tool = f"swp {versions()['skulk-mtp'] or 'unknown'}"
     try:
         with reporter.working():
-            opened = open_source(f"{source.repo}@{source.revision}", None, cancel)
+            opened = open_source(f"{source.repo}@{source.revision}", None, cancel, reporter.note)
             folder = default_folder(opened.repo)
             wish = Wish(licence_unknown=license_unknown)
-            extract(opened, folder, wish, Catalog.known(), tool, cancel, reporter.bytes)
+            done = extract(opened, folder, wish, Catalog.known(), tool, cancel, reporter.bytes)
     finally:
         cancel.set()
+    warn_of_nan(done)
     return folder
 
 

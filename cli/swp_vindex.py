@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from cli import options
 from cli.errors import guarded
 from cli.program import EXIT_FAILED
-from cli.render import Reporter, out, visible
+from cli.render import Reporter, out, say, visible
 from skulk_core.errors import OptionError, ProgramMissing
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def plan_command(
 
     from swp.vindex_program import find_program, identify
 
-    plan = _plan(source, quant, slice_name, target, license_unknown, Event())
+    plan = _plan(source, quant, slice_name, target, license_unknown, Event(), say)
     try:
         found = str(identify(find_program(program)))
     except ProgramMissing as error:
@@ -126,7 +127,7 @@ def extract_command(
     identity = identify(executable)
     reporter, cancel = Reporter(quiet=quiet, verbose=False), Event()
     try:
-        plan = _plan(source, quant, slice_name, target, license_unknown, cancel)
+        plan = _plan(source, quant, slice_name, target, license_unknown, cancel, reporter.note)
         reporter.note(f"{plan.source}, with {identity} ({executable}); unproven against the real larql")
         tool = f"swp {versions()['skulk-mtp'] or 'unknown'}"
         manifest = extract(plan, executable, identity, tool, Shown(reporter.working, reporter.bytes, reporter.note))
@@ -169,7 +170,8 @@ def verify_command(
     try:
         with reporter.working():
             reporter.step("reading files")
-            found = verify_vindex(ref.path if isinstance(ref, FolderRef) else ref, cancel, reporter.bytes)
+            where = ref.path if isinstance(ref, FolderRef) else ref
+            found = verify_vindex(where, cancel, reporter.bytes, reporter.note)
     finally:
         cancel.set()
     if json_output:
@@ -237,7 +239,13 @@ def publish_command(
 
 
 def _plan(
-    source: str, quant: str | None, slice_name: str, target: Path | None, license_unknown: bool, cancel: "Event"
+    source: str,
+    quant: str | None,
+    slice_name: str,
+    target: Path | None,
+    license_unknown: bool,
+    cancel: "Event",
+    on_wait: Callable[[str], None],
 ) -> "Plan":
     """What is to be done; asks the Hub for the commit. Raises `OptionError`, `ModelNameError` and as `make_plan`."""
     from skulk_core.catalog.subject import parse_ref
@@ -256,7 +264,7 @@ def _plan(
         case FolderRef(path):
             opened = open_whole(path, cancel)
         case _:
-            opened = open_source(ref, cancel)
+            opened = open_source(ref, cancel, on_wait)
     default = opened.whole.quant if opened.whole else QUANT
     return make_plan(opened, Wish(quant or default, slice_name, license_unknown), target)
 

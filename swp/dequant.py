@@ -54,6 +54,11 @@ def shipped(recipe: Recipe, weight: Iterator[bytes], scale: bytes, per_tensor: b
     return _dequantized(recipe, Bytes(weight, recipe.weight.file), scale, per_tensor)
 
 
+def has_nan_scale(recipe: Recipe, scale: bytes, per_tensor: bytes) -> bool:
+    """Whether a scale is NaN, and with it every weight that it is for. The arguments are those of `shipped`."""
+    return bool(_scales(recipe, scale, per_tensor).isnan().any())
+
+
 class Bytes:
     """Takes exact amounts out of a stream of pieces."""
 

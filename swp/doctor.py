@@ -107,7 +107,7 @@ def _versions() -> list[Finding]:
 
 def _torch() -> Finding:
     if find_spec("torch") is None:
-        return Finding("torch", "not installed", False, _INSTALL_TORCH)
+        return Finding("torch", "not installed", True, _INSTALL_TORCH)
     from importlib.metadata import version
 
     return Finding("torch", version("torch"), True)

@@ -27,7 +27,7 @@ from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.ranges import FolderFiles, HubFiles, read_small
 from swp.card import render
 from swp.comparing import find_shared, piece, samples_agree
-from swp.dequant import needs_torch, require_torch, shipped
+from swp.dequant import has_nan_scale, needs_torch, require_torch, shipped
 from swp.inspection import Inspection, Source, inspect_source, range_of, ranges_of, source_files
 from swp.out_folder import CARD_FILE, check_space, finished_manifest, locked, refuse_other_content, write_file
 from swp.part_cache import PartCache
@@ -54,11 +54,15 @@ class Wish:
 
 @dataclass(frozen=True)
 class Extracted:
-    """The folder and its manifest. `was_there`: an earlier run had made it, and nothing was done."""
+    """The folder and its manifest. `was_there`: an earlier run had made it, and nothing was done.
+
+    `nan_scales` are the tensors of which upstream has a scale that is NaN, as 0xFF is in E8M0; empty if it was there.
+    """
 
     folder: Path
     manifest: Manifest
     was_there: bool
+    nan_scales: tuple[str, ...] = ()
 
 
 def extract(
@@ -76,7 +80,7 @@ def extract(
     `NotEnoughSpace`, `MissingPackage`, and what reading, finding and converting raise.
     """
     if not source.sha:
-        raise OptionError("--source", source, "a sidecar states the commit it was taken from; say OWNER/NAME@SHA")
+        raise OptionError("--source", "(missing)", f"say which commit {source} is a copy of: OWNER/NAME@SHA")
     with locked(folder, on_progress):
         refuse_other_content(folder, f"{source.repo}@{source.sha}")
         done = _done_before(folder, source, wish, tool)
@@ -96,8 +100,9 @@ def extract(
         with ExitStack() as stack:
             data = bytes_of(source, wish.num_jobs, cancel, stack)
             manifest = _write(found, data, folder, wish, tool, on_progress)
+            nan_scales = tuple(recipe.name for recipe in found.recipes if _has_nan_scale(recipe, data))
             data.discard()
-    return Extracted(folder, manifest, False)
+    return Extracted(folder, manifest, False, nan_scales)
 
 
 def _done_before(folder: Path, source: Source, wish: Wish, tool: str) -> Manifest | None:
@@ -201,6 +206,13 @@ def derive(recipe: Recipe, data: TensorBytes, write: Callable[[str, Iterator[byt
     sources = tuple(piece(role, tensor, digests[role].hexdigest()) for role, tensor in recipe.sources)
     nbytes = Entry(recipe.name, recipe.dtype, recipe.shape).nbytes
     return TensorRecord(recipe.name, recipe.dtype, recipe.shape, nbytes, sha256, sources, recipe.kind)
+
+
+def _has_nan_scale(recipe: Recipe, data: TensorBytes) -> bool:
+    if recipe.scale is None:
+        return False
+    whole = {role: b"".join(data.read(range_of(tensor))) for role, tensor in recipe.sources[1:]}
+    return has_nan_scale(recipe, whole["scale"], whole.get("global_scale", b""))
 
 
 def _metadata(

@@ -30,41 +30,63 @@ def default_folder(repo: str) -> Path:
 def locked(folder: Path, on_progress: OnProgress | None) -> Iterator[None]:
     """Make the folder and keep other processes out of it; wait for one that is in it. Raises `FileError`.
 
-    Unfinished files of a process that was killed are removed, and so is a folder that stays empty.
+    Unfinished files of a process that was killed are removed, and so is a folder that was made here and stays empty.
     """
-    descriptor = _lock(folder, on_progress)
+    descriptor, made = _lock(folder, on_progress)
     try:
         for path in folder.glob(f"{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
         yield
     finally:
-        with suppress(OSError):
-            folder.rmdir()  # does nothing to a folder with files in it
+        if made:
+            with suppress(OSError):
+                folder.rmdir()  # does nothing to a folder with files in it
         os.close(descriptor)
 
 
-def _lock(folder: Path, on_progress: OnProgress | None) -> int:
-    """A descriptor that holds the lock of the folder, which exists."""
+def _lock(folder: Path, on_progress: OnProgress | None) -> tuple[int, bool]:
+    """A descriptor that holds the lock of the folder, which exists, and whether it was made here."""
     while True:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            made = _make(folder)
+            try:
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # another process has just removed it
+            try:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if on_progress is not None:
+                        on_progress(_WAITING, 0, None)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if _is_at(folder, descriptor):
+                    return descriptor, made
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
         except OSError as error:
             raise FileError(folder, f"cannot be written: {error.strerror or error}") from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if on_progress is not None:
-                    on_progress(_WAITING, 0, None)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # whoever held it may have removed the folder
-            if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
+
+
+def _make(folder: Path) -> bool:
+    """Make the folder; False if it was there."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if not folder.is_dir() and os.path.lexists(folder):
             raise
-        os.close(descriptor)
+        return False
+    return True
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    """Whether what is open is still what has the name: whoever held the lock may have removed the folder."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def temporary_beside(path: Path) -> Path:

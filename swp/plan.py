@@ -232,13 +232,17 @@ def _difference(publication: Publication, theirs: Theirs) -> str | None:
 
 
 def _same_manifest(one: ReadStatement, other: ReadStatement) -> bool:
-    """Whether two manifests say the same; which version of the program wrote them does not count."""
-    return (one.subjects, one.external.data, one.internal.data, one.dependencies) == (
-        other.subjects,
-        other.external.data,
-        other.internal.data,
-        other.dependencies,
-    )
+    """Whether two manifests say the same of the files.
+
+    Which version of the program wrote them does not count, nor whether the source was read on the Hub or compared with
+    it afterwards.
+    """
+
+    def said(statement: ReadStatement) -> tuple[object, ...]:
+        internal = {key: value for key, value in statement.internal.data.items() if key != "origin"}
+        return statement.subjects, statement.external.data, internal, statement.dependencies
+
+    return said(one) == said(other)
 
 
 def _record(entry: Entry, listed: Sequence[Entry], notes: list[str]) -> Record | None:

@@ -1,6 +1,7 @@
 """REPO@SHA or PATH on the command line → a checkpoint at one commit."""
 
 import re
+from collections.abc import Callable
 from threading import Event
 
 from skulk_core.errors import ModelNameError, OptionError
@@ -12,11 +13,11 @@ from swp.inspection import Source
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
-def open_source(text: str, said: str | None, cancel: Event) -> Source:
+def open_source(text: str, said: str | None, cancel: Event, on_wait: Callable[[str], None] = lambda _: None) -> Source:
     """The checkpoint that `text` names; a branch or tag is looked up now, and only its commit is read from then on.
 
-    `said` is what --source gave: the repository and commit of a folder. Raises `ModelNameError`, `OptionError` and our
-    Hub errors.
+    `said` is what --source gave: the repository and commit of a folder. `on_wait` is told of every wait for the Hub.
+    Raises `ModelNameError`, `OptionError` and our Hub errors.
     """
     ref = parse_model(text)
     match ref:
@@ -28,7 +29,7 @@ def open_source(text: str, said: str | None, cancel: Event) -> Source:
         case RepoRef():
             if said is not None:
                 raise OptionError("--source", said, f"{text} is on the Hub and is its own source; leave the option out")
-            files = HubFiles.at(ref, cancel)
+            files = HubFiles.at(ref, cancel, on_wait)
             return Source(files, files.repo, files.sha, Origin.FETCHED)
 
 

@@ -12,7 +12,7 @@ by hand claims what anybody's `swp verify` of the published sidecar refutes.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from threading import Event
 from typing import Any
 
 from skulk_core.catalog import Catalog
-from skulk_core.errors import ModelNameError
+from skulk_core.errors import ModelNameError, RepoNotFound
 from skulk_core.formats.provenance import (
     MANIFEST_FILE,
     Manifest,
@@ -68,6 +68,17 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class _Run:
+    """What every step needs. `cancel` stops downloads, `on_wait` is told of every wait for the Hub."""
+
+    catalog: Catalog
+    cancel: Event
+    num_jobs: int
+    on_progress: OnProgress | None
+    on_wait: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class _Remade:
     """The same head, taken from the source once more; nothing of it is on disk."""
 
@@ -85,38 +96,40 @@ def verify(
     *,
     num_jobs: int = DEFAULT_JOBS,
     on_progress: OnProgress | None = None,
+    on_wait: Callable[[str], None] = lambda _: None,
 ) -> Verification:
-    """Verify `ORG/NAME[@REVISION]` or a folder. `cancel` stops downloads.
+    """Verify `ORG/NAME[@REVISION]` or a folder. `cancel` stops downloads, `on_wait` is told of every wait for the Hub.
 
     Raises `ModelNameError` for what is neither, and the errors of reading, fetching and converting; a difference is no
     error but a check that failed.
     """
-    ref = parse_model(target)
+    ref, run = parse_model(target), _Run(catalog, cancel, num_jobs, on_progress, on_wait)
     match ref:
         case RepoRef():
-            folder, manifest = _fetch(ref, on_progress)
-            checks, _ = _compare(folder, manifest, catalog, cancel, num_jobs, on_progress)
+            folder, manifest = _fetch(ref, run)
+            checks, _ = _compare(folder, manifest, run)
             return Verification(target, manifest.source, checks)
         case FolderRef(path):
             with locked(path, on_progress):
-                return _verify_folder(path, catalog, cancel, num_jobs, on_progress)
+                return _verify_folder(path, run)
         case _:
             raise ModelNameError(target, "the demo's sidecar is part of the installation; it has no manifest")
 
 
-def _fetch(ref: RepoRef, on_progress: OnProgress | None) -> tuple[Path, Manifest]:
+def _fetch(ref: RepoRef, run: _Run) -> tuple[Path, Manifest]:
     """Manifest and files of a published sidecar, all of one commit."""
-    first = fetch_files(ref, (MANIFEST_FILE,), on_progress)
+    files = HubFiles.at(ref, run.cancel, run.on_wait)
+    if MANIFEST_FILE not in files.names:
+        raise RepoNotFound(ref.repo, f"holds no {MANIFEST_FILE}: it is no sidecar of ours")
+    first = fetch_files(RepoRef(files.repo, files.sha), (MANIFEST_FILE,), run.on_progress)
     manifest = read_manifest(first.path)
     names = (MANIFEST_FILE, *(file.name for file in manifest.files))
-    return fetch_files(RepoRef(ref.repo, first.sha), names, on_progress).path, manifest
+    return fetch_files(RepoRef(files.repo, files.sha), names, run.on_progress).path, manifest
 
 
-def _verify_folder(
-    folder: Path, catalog: Catalog, cancel: Event, num_jobs: int, on_progress: OnProgress | None
-) -> Verification:
+def _verify_folder(folder: Path, run: _Run) -> Verification:
     manifest = read_manifest(folder)
-    checks, remade = _compare(folder, manifest, catalog, cancel, num_jobs, on_progress)
+    checks, remade = _compare(folder, manifest, run)
     asserted = manifest.origin is Origin.ASSERTED
     if asserted and Checks(checks).ok:
         own_card = _is_rendered(folder, manifest)
@@ -136,16 +149,9 @@ def _is_rendered(folder: Path, manifest: Manifest) -> bool:
         return True
 
 
-def _compare(
-    folder: Path,
-    manifest: Manifest,
-    catalog: Catalog,
-    cancel: Event,
-    num_jobs: int,
-    on_progress: OnProgress | None,
-) -> tuple[tuple[Check, ...], _Remade]:
+def _compare(folder: Path, manifest: Manifest, run: _Run) -> tuple[tuple[Check, ...], _Remade]:
     here = check_folder(folder, manifest).checks
-    remade = _remake(manifest, catalog, cancel, num_jobs, on_progress)
+    remade = _remake(manifest, run)
     with_source = (
         _compare_facts(manifest, remade),
         *_compare_tensors(manifest, remade),
@@ -160,24 +166,22 @@ def _compare(
     return tuple(merged.values()), remade
 
 
-def _remake(
-    manifest: Manifest, catalog: Catalog, cancel: Event, num_jobs: int, on_progress: OnProgress | None
-) -> _Remade:
-    files = HubFiles.at(RepoRef(manifest.source_repo, manifest.source_sha), cancel)
+def _remake(manifest: Manifest, run: _Run) -> _Remade:
+    files = HubFiles.at(RepoRef(manifest.source_repo, manifest.source_sha), run.cancel, run.on_wait)
     source = Source(files, manifest.source_repo, manifest.source_sha, Origin.FETCHED)
-    found = inspect_source(source, manifest.layout_asked, catalog)
+    found = inspect_source(source, manifest.layout_asked, run.catalog)
     if any(needs_torch(recipe) for recipe in found.recipes):
         require_torch()
     said = {shared.name for shared in manifest.shared}
     twins = tuple(twin for twin in found.twins if twin.head.name in said)
     with ExitStack() as stack:
-        data = bytes_of(source, num_jobs, cancel, stack)
-        data.prepare(ranges_of(found.recipes) + [range_of(twin.trunk) for twin in twins], on_progress)
+        data = bytes_of(source, run.num_jobs, run.cancel, stack)
+        data.prepare(ranges_of(found.recipes) + [range_of(twin.trunk) for twin in twins], run.on_progress)
         shared = {one.name: one for one in find_shared(twins, data)}
         tensors = {}
         for number, recipe in enumerate(found.recipes):
-            if on_progress is not None:
-                on_progress(_COMPARING, number, len(found.recipes))
+            if run.on_progress is not None:
+                run.on_progress(_COMPARING, number, len(found.recipes))
             tensors[recipe.name] = derive(recipe, data, _sha256_of)
         data.discard()
     licences = {name: hashlib.sha256(read_small(files, name)).hexdigest() for name in found.licence_files}

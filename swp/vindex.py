@@ -15,6 +15,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from huggingface_hub import constants, try_to_load_from_cache
+
 from skulk_core.errors import FileError, FormatError, OptionError, VindexError
 from skulk_core.formats.catalog import WHOLE
 from skulk_core.formats.provenance import Licence
@@ -26,7 +28,7 @@ from skulk_core.hub.ranges import HubFiles, read_small
 from skulk_core.hub.refs import RepoRef
 from skulk_core.hub.snapshot import fetch_model
 from swp.licence import require_licence
-from swp.out_folder import locked, write_file
+from swp.out_folder import check_space, locked, write_file
 from swp.plan import repo_name
 from swp.vindex_card import render_vindex
 from swp.vindex_check import check_index, check_vindex, record_folder
@@ -106,9 +108,9 @@ class Plan:
         }
 
 
-def open_source(ref: RepoRef, cancel: Event) -> Source:
-    """The model at the commit that `ref` is now. Raises our Hub errors."""
-    files = HubFiles.at(ref, cancel)
+def open_source(ref: RepoRef, cancel: Event, on_wait: Callable[[str], None] = lambda _: None) -> Source:
+    """The model at the commit that `ref` is now. `on_wait` is told of every wait for the Hub. Raises our Hub errors."""
+    files = HubFiles.at(ref, cancel, on_wait)
     licence = read_licence(read_small(files, CARD_FILE)) if CARD_FILE in files.names else Licence()
     return Source(files.repo, files.sha, files, licence)
 
@@ -203,6 +205,7 @@ def _make(plan: Plan, executable: Path, program: Program, shown: Shown) -> tuple
     changes: dict[str, str] = {}
     if source.whole is None:
         with shown.working():
+            _check_room(source)
             snapshot = fetch_model(RepoRef(source.repo, source.sha), shown.on_progress)
         _link_cache(plan.work / _CACHE_FOLDER, source, snapshot.path)
         changes = cache_settings(plan.work)
@@ -221,6 +224,18 @@ def _make(plan: Plan, executable: Path, program: Program, shown: Shown) -> tuple
         shown.note(f"running {shlex.join(command)}")
         run_program(executable, command[1:], plan.work, changes)
     return (*before, *plan.commands)
+
+
+def _check_room(source: Source) -> None:
+    """Raise `NotEnoughSpace` unless the cache has room for the weights that are not in it.
+
+    How large the vindex will be is known to larql alone.
+    """
+    weights = [name for name in source.files.names if name.endswith(".safetensors") and "/" not in name]
+    missing = [n for n in weights if not isinstance(try_to_load_from_cache(source.repo, n, revision=source.sha), str)]
+    cache = Path(constants.HF_HUB_CACHE)
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    check_space([(existing, sum(source.files.stat(name).nbytes for name in missing))])
 
 
 def _finish(

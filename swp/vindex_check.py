@@ -42,7 +42,12 @@ class Verification:
         return {"name": self.name, "source": self.manifest.source, "ok": self.ok, "checks": checks}
 
 
-def verify_vindex(where: Path | RepoRef, cancel: Event, on_progress: OnProgress | None = None) -> Verification:
+def verify_vindex(
+    where: Path | RepoRef,
+    cancel: Event,
+    on_progress: OnProgress | None = None,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> Verification:
     """Read every file of the folder, or of the repository at one commit, and compare it with the manifest there.
 
     Nothing is kept of what is downloaded. Raises our Hub errors, `FileError`, and `FormatError` for the manifest.
@@ -50,7 +55,7 @@ def verify_vindex(where: Path | RepoRef, cancel: Event, on_progress: OnProgress 
     if isinstance(where, Path):
         manifest = read_vindex(where)
         return Verification(str(where), manifest, check_vindex(where, manifest, on_progress))
-    files = HubFiles.at(where, cancel)
+    files = HubFiles.at(where, cancel, on_wait)
     if MANIFEST_FILE not in files.names:
         raise RepoNotFound(where.repo, f"holds no {MANIFEST_FILE}: it is no vindex of ours")
     with TemporaryDirectory(prefix="swp-") as folder:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from skulk_core.errors import FileError, FormatError
+from skulk_core.errors import FileError, FormatError, OtherManifest
 from skulk_core.formats.json_file import JsonSection, read_json
 
 MANIFEST_FILE = "provenance.json"
@@ -128,7 +128,8 @@ def read_statement(path: Path, schemas: Mapping[str, int]) -> ReadStatement:
     definition = predicate.section("buildDefinition")
     build_type = definition.text("buildType")
     if build_type not in schemas:
-        raise definition.error("buildType", f"{build_type!r} is not one of {', '.join(schemas)}")
+        wrong = definition.error("buildType", f"{build_type!r} is not one of {', '.join(schemas)}")
+        raise OtherManifest(wrong.path, wrong.where, wrong.reason.removeprefix(f"{wrong.where}: "))
     internal = definition.section("internalParameters")
     if (schema := internal.integer("schema", 1)) != schemas[build_type]:
         raise internal.error("schema", f"is {schema}; this program reads schema {schemas[build_type]}")

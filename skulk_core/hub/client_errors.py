@@ -45,9 +45,9 @@ def translate(error: Exception, ref: RepoRef) -> SkulkError:
         case HfHubHTTPError():
             return _translate_status(error.response.status_code, ref)
         case LocalEntryNotFoundError():
-            return HubUnreachable(ref.repo, f"{_why_unreachable(error.__cause__)}, {_NOT_CACHED}")
+            return HubUnreachable(ref.repo, f"{why_unreachable(error.__cause__)}, {_NOT_CACHED}")
         case httpx2.TransportError() | json.JSONDecodeError() | ConnectionError() | TimeoutError():
-            return HubUnreachable(ref.repo, f"{_why_unreachable(error)}, {_NOT_CACHED}")
+            return HubUnreachable(ref.repo, f"{why_unreachable(error)}, {_NOT_CACHED}")
         case OSError(errno=int()):
             return FileError(error.filename or constants.HF_HUB_CACHE, error.strerror or str(error))
         case _:
@@ -62,7 +62,8 @@ def _translate_status(status: int, ref: RepoRef) -> SkulkError:
     return HubError(ref.repo, f"the Hub answered with status {status}")
 
 
-def _why_unreachable(error: BaseException | None) -> str:
+def why_unreachable(error: BaseException | None) -> str:
+    """What kept the Hub from answering, without the client's words: those hold addresses, and signatures in them."""
     match error:
         case OfflineModeIsEnabled():
             return "offline mode is on (HF_HUB_OFFLINE)"

@@ -14,14 +14,22 @@ from threading import Event
 from typing import Protocol
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url, hf_raise_for_status
+from huggingface_hub import (
+    HfApi,
+    ModelInfo,
+    constants,
+    get_hf_file_metadata,
+    get_session,
+    hf_hub_url,
+    hf_raise_for_status,
+)
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from skulk_core.errors import FileError, HubError, SourceChanged
 from skulk_core.hub.client_errors import CLIENT_ERRORS
 from skulk_core.hub.progress import Cancelled
 from skulk_core.hub.refs import RepoRef
-from skulk_core.hub.retries import Attempts, retrying
+from skulk_core.hub.retries import Attempts, OnWait, retrying
 
 _CHUNK_NBYTES = 1 << 20
 _SMALL_NBYTES = 128 << 20  # config, index, card: beyond this it is none of them
@@ -145,26 +153,35 @@ class FolderFiles:
 
 
 class HubFiles:
-    """A repository's files at the commit `sha`. Safe to use from several threads; `cancel` ends every wait."""
+    """A repository's files at the commit `sha`. Safe to use from several threads.
 
-    def __init__(self, repo: str, sha: str, names: Sequence[str], cancel: Event) -> None:
+    `on_wait` is told of every wait for a busy server or a broken connection; `cancel` ends it.
+    """
+
+    def __init__(
+        self, repo: str, sha: str, names: Sequence[str], cancel: Event, on_wait: OnWait = lambda _: None
+    ) -> None:
         assert _SHA.fullmatch(sha), sha
-        self.repo, self.sha, self.cancel = repo, sha, cancel
+        self.repo, self.sha, self.cancel, self._on_wait = repo, sha, cancel, on_wait
         self._names = tuple(sorted(names))
         self._ref = RepoRef(repo, sha)
         self._stats: dict[str, StoredFile] = {}
 
     @staticmethod
-    def at(ref: RepoRef, cancel: Event) -> "HubFiles":
+    def at(ref: RepoRef, cancel: Event, on_wait: OnWait = lambda _: None) -> "HubFiles":
         """The repository at the commit that the branch, tag or commit of `ref` is now. Raises our Hub errors."""
-        info = retrying(lambda: HfApi().model_info(ref.repo, revision=ref.revision, timeout=_timeout_s()), ref, cancel)
+
+        def ask() -> ModelInfo:
+            return HfApi().model_info(ref.repo, revision=ref.revision, timeout=_timeout_s())
+
+        info = retrying(ask, ref, cancel, on_wait)
         if info.sha is None or not _SHA.fullmatch(info.sha):
             raise HubError(ref.repo, f"the Hub names no commit for {ref.revision}")
         if _SHA.fullmatch(ref.revision) and info.sha != ref.revision:
             raise HubError(ref.repo, f"asked for commit {ref.revision}, the Hub answered with {info.sha}")
         # its own name, should the repository have been renamed
         repo = info.id if info.id and _REPO.fullmatch(info.id) else ref.repo
-        return HubFiles(repo, info.sha, [file.rfilename for file in info.siblings or []], cancel)
+        return HubFiles(repo, info.sha, [file.rfilename for file in info.siblings or []], cancel, on_wait)
 
     def __str__(self) -> str:
         return f"{self.repo}@{self.sha}"
@@ -177,7 +194,7 @@ class HubFiles:
     def stat(self, name: str) -> StoredFile:
         """Facts about a file, by a HEAD request that is made once. Raises our Hub errors."""
         if name not in self._stats:
-            facts = retrying(lambda: get_hf_file_metadata(self._url(name)), self._ref, self.cancel)
+            facts = retrying(lambda: get_hf_file_metadata(self._url(name)), self._ref, self.cancel, self._on_wait)
             if facts.commit_hash not in (None, self.sha):
                 raise HubError(self.repo, f"{name}: asked for commit {self.sha}, got {facts.commit_hash}")
             if facts.size is None or facts.etag is None:
@@ -195,7 +212,7 @@ class HubFiles:
         yield from self._stream(name, 0, self.stat(name).nbytes, as_range=False)
 
     def _stream(self, name: str, begin: int, end: int, *, as_range: bool) -> Iterator[bytes]:
-        attempts = Attempts(self._ref, self.cancel)
+        attempts = Attempts(self._ref, self.cancel, self._on_wait)
         first, at = begin, begin
         while at < end:
             try:

@@ -8,11 +8,13 @@ import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
 from skulk_core.errors import HubError
-from skulk_core.hub.client_errors import CLIENT_ERRORS, translate
+from skulk_core.hub.client_errors import CLIENT_ERRORS, translate, why_unreachable
 from skulk_core.hub.progress import Cancelled
 from skulk_core.hub.refs import RepoRef
 
 _R = TypeVar("_R")
+
+OnWait = Callable[[str], None]  # told of a wait, in a sentence for a person
 
 MAX_FAILURES = 6  # in a row, without a byte between them
 _FIRST_WAIT_S = 1.0
@@ -23,11 +25,18 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 _TRANSIENT = (httpx2.TimeoutException, httpx2.NetworkError, httpx2.RemoteProtocolError)
 
 
-class Attempts:
-    """Failures in a row of one piece of work. Raises what cannot be tried again as one of our errors."""
+def _silent(_: str) -> None:
+    """Tell nobody."""
 
-    def __init__(self, ref: RepoRef, cancel: Event) -> None:
-        self._ref, self._cancel = ref, cancel
+
+class Attempts:
+    """Failures in a row of one piece of work. Raises what cannot be tried again as one of our errors.
+
+    `on_wait` is told of every wait before it begins.
+    """
+
+    def __init__(self, ref: RepoRef, cancel: Event, on_wait: OnWait = _silent) -> None:
+        self._ref, self._cancel, self._on_wait = ref, cancel, on_wait
         self._num_failures = 0
 
     def succeeded(self) -> None:
@@ -48,13 +57,15 @@ class Attempts:
             if asked_s is not None and asked_s > _LONGEST_ASKED_S:
                 raise HubError(self._ref.repo, f"the Hub asks to come back in {asked_s / 60:.0f} minutes") from error
             wait_s = max(wait_s, _FIRST_WAIT_S) if asked_s is None else asked_s
+        if wait_s and not self._cancel.is_set():
+            self._on_wait(f"{self._ref.repo}: {_why(error)}; trying again in {wait_s:.0f} s")
         if self._cancel.wait(wait_s):
             raise Cancelled
 
 
-def retrying(work: Callable[[], _R], ref: RepoRef, cancel: Event) -> _R:
+def retrying(work: Callable[[], _R], ref: RepoRef, cancel: Event, on_wait: OnWait = _silent) -> _R:
     """What `work` returns, tried again while that can help. Raises our errors."""
-    attempts = Attempts(ref, cancel)
+    attempts = Attempts(ref, cancel, on_wait)
     while True:
         try:
             return work()
@@ -66,6 +77,12 @@ def _is_transient(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _BUSY
     return isinstance(error, _TRANSIENT)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, HfHubHTTPError) and error.response.status_code == httpx2.codes.TOO_MANY_REQUESTS:
+        return "the Hub asks for fewer requests (429)"
+    return why_unreachable(error)
 
 
 def _retry_after_s(response: httpx2.Response) -> float | None:

@@ -86,6 +86,21 @@ def test_what_waiting_cannot_mend_is_told_at_once(error: HfHubHTTPError, ours: t
     assert waits.seconds == []
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (answered(429, retry_after="60"), ["owner/model: the Hub asks for fewer requests (429); trying again in 60 s"]),
+        (answered(503), ["owner/model: the Hub answered with status 503; trying again in 1 s"]),
+        (BROKEN, []),
+    ],
+)
+def test_every_wait_is_told(error: Exception, told: list[str]) -> None:
+    """Without the client's words, which hold addresses; a first broken connection is not waited for."""
+    said: list[str] = []
+    Attempts(REF, Waits(), said.append).failed(error)
+    assert said == told
+
+
 def test_ctrl_c_ends_a_wait() -> None:
     waits = Waits()
     waits.set()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -56,11 +57,16 @@ def swp(program: Program, *arguments: str | Path, without_torch: bool = False) -
 def test_the_demos_head_comes_out_bit_for_bit_and_skulk_takes_it(
     where: str, hub: SwpHub, program: Program, tmp_path: Path
 ) -> None:
-    """The whole way: a checkpoint as upstream releases it, its head, and a text decoded with it."""
+    """The whole way: a checkpoint as upstream releases it, its head, and a text decoded with it.
+
+    On the way the Hub asks for patience, which has to be told: a program that says nothing for minutes hangs.
+    """
     upstream, trunk_only = demo_with_own_head(tmp_path / "up"), shutil.copytree(DEMO, tmp_path / "trunk")
     if where == "hub":
         repo = hub.add("owner/Demo-0.1B", upstream)
-        done = swp(program, "extract", "owner/Demo-0.1B", without_torch=True)
+        repo.faults.statuses = [(429, {"Retry-After": "1"})]
+        done = swp(program, "extract", f"owner/Demo-0.1B@{repo.sha}", without_torch=True)
+        assert "owner/Demo-0.1B: the Hub asks for fewer requests (429); trying again in 1 s" in done.stderr
         out = program.home / "demo-0-1b-mtp"
     else:
         out = tmp_path / "out"
@@ -161,6 +167,21 @@ def test_without_torch_a_quantised_head_says_what_to_install_before_fetching(
     done = swp(program, "extract", "owner/fp8", without_torch=True)
     done.assert_fails(1, "torch", "skulk-mtp[publish]")
     assert repo.sent_weights_nbytes < 20_000
+
+
+def test_scales_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    """They are shipped as upstream has them: the code 0xFF of E8M0 is NaN, and spoils every draft."""
+    built = deepseek_fp8(e8m0=True)
+    name = next(iter(built.scales))
+    built.scales[name] = replace(built.scales[name], data=b"\xff" + built.scales[name].data[1:])
+    write(tmp_path / "up", built)
+    for asked in ("--quiet", "--json"):
+        typed = ["extract", str(tmp_path / "up"), "--source", SOURCE, "--out", str(tmp_path / "out"), asked]
+        result = CliRunner().invoke(make_app(), typed, catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.count("NaN upstream") == 1
+        assert name.removesuffix("_scale_inv") in result.stderr
+    assert json.loads(result.stdout)["nan_scales"] == [name.removesuffix("_scale_inv")]
 
 
 def test_ctrl_c_ends_quietly_and_the_next_run_goes_on(hub: SwpHub, program: Program, tmp_path: Path) -> None:

@@ -74,13 +74,13 @@ def test_from_a_checkpoint_to_a_verified_sidecar(swp: Publisher, tmp_path: Path)
     assert all(TOKEN.encode() not in content for content in swp.hub.repo(MADE).files.values())
 
 
-def test_a_dry_run_says_all_and_changes_nothing(swp: Publisher) -> None:
+def test_a_dry_run_says_all_and_changes_nothing(swp: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(swp.home / "x")
-    told = swp.run("publish", "x", "--org", "org", "--dry-run", "--collection", "Heads")
+    told = swp.here(monkeypatch, "publish", "x", "--org", "org", "--dry-run", "--collection", "Heads")
     assert told.code == 0, told.stderr
     for words in ("1. create the public repository", "2. commit to", "3. put", "4. list", "mtp.safetensors", "sha256:"):
         assert words in told.stdout
-    plan = swp.run("publish", "x", "--org", "org", "--dry-run", "--json").answer
+    plan = swp.here(monkeypatch, "publish", "x", "--org", "org", "--dry-run", "--json").answer
     assert [step["step"] for step in plan["steps"]] == ["CreateRepo", "Commit", "Record"]
     assert (plan["dry_run"], plan["commit"], plan["repo"], plan["source"]) == (True, None, REPO, f"{SOURCE}@{SHA}")
     assert swp.hub.writes() == []
@@ -94,23 +94,31 @@ def test_without_a_login(swp: Publisher) -> None:
     assert swp.hub.requests == []
 
 
-def test_without_the_right_to_write_nothing_is_fetched(swp: Publisher, tmp_path: Path) -> None:
+def test_without_the_right_to_write_nothing_is_fetched(
+    swp: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = upstream(swp, tmp_path)
     swp.hub.role = "read"
-    swp.run("publish", source, "--org", "org").assert_fails(1, "can only read", "write access to repositories of org")
+    swp.here(monkeypatch, "publish", source, "--org", "org").assert_fails(
+        1, "can only read", "write access to repositories of org"
+    )
     assert [request.path for request in swp.hub.requests] == ["/api/whoami-v2"]
 
 
-def test_a_taken_name_is_found_before_the_download(swp: Publisher, tmp_path: Path) -> None:
+def test_a_taken_name_is_found_before_the_download(
+    swp: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_folder(swp.home / "x")
-    assert swp.run("publish", "x", "--org", "org", "--name", "model-1-5b-mtp").code == 0
+    assert swp.here(monkeypatch, "publish", "x", "--org", "org", "--name", "model-1-5b-mtp").code == 0
     source = upstream(swp, tmp_path)
-    swp.run("publish", source, "--org", "org").assert_fails(1, f"was made from {SOURCE}", "--name")
+    swp.here(monkeypatch, "publish", source, "--org", "org").assert_fails(1, f"was made from {SOURCE}", "--name")
     assert not any(UPSTREAM in request.path for request in swp.hub.requests)
 
 
 @pytest.mark.parametrize("what", ["no head", "no licence", "torn file"])
-def test_when_extracting_fails_nothing_is_created(swp: Publisher, tmp_path: Path, what: str) -> None:
+def test_when_extracting_fails_nothing_is_created(
+    swp: Publisher, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = upstream(swp, tmp_path, "# no front matter" if what == "no licence" else None)
     if what == "no head":
         folder = plain_llama(tmp_path / "plain")
@@ -121,7 +129,7 @@ def test_when_extracting_fails_nothing_is_created(swp: Publisher, tmp_path: Path
         torn = {name: data[:-9] if name.endswith("1-of-00002.safetensors") else data for name, data in files.items()}
         swp.hub.repos[UPSTREAM] = Repo(torn)
         source = f"{UPSTREAM}@{swp.hub.repos[UPSTREAM].sha}"
-    failed = swp.run("publish", source, "--org", "org")
+    failed = swp.here(monkeypatch, "publish", source, "--org", "org")
     assert failed.code != 0
     assert "Traceback" not in failed.stderr
     assert swp.hub.writes() == []
@@ -154,10 +162,10 @@ def test_waits_are_told_without_addresses(swp: Publisher) -> None:
     assert swp.run("publish", "x", "--org", "org", "--quiet").stderr == ""
 
 
-def test_a_conflict_says_what_to_do(swp: Publisher) -> None:
+def test_a_conflict_says_what_to_do(swp: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(swp.home / "x")
     swp.hub.repos[REPO] = WritableRepo({"mtp.safetensors": b"other"})
-    swp.run("publish", "x", "--org", "org").assert_fails(1, REPO, "holds something else", "--force")
+    swp.here(monkeypatch, "publish", "x", "--org", "org").assert_fails(1, REPO, "holds something else", "--force")
 
 
 def test_the_card_on_stdout_is_the_folders(tmp_path: Path) -> None:

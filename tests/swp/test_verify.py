@@ -205,6 +205,18 @@ def test_an_asserted_source_is_published_only_once_it_was_verified(at: Bench) ->
     assert not at.verify(at.out).now_verified
 
 
+def test_what_was_published_from_the_hub_is_the_same_from_a_verified_copy(at: Bench) -> None:
+    """Whoever has the checkpoint on disk makes the same files; there is nothing to publish, and no conflict."""
+    at.serve(qwen())
+    at.extract()
+    at.publish()
+    before = at.desk.hub.writes()
+    at.extract(local=True)
+    assert at.verify(at.out).now_verified
+    at.publish()
+    assert at.desk.hub.writes() == before
+
+
 def test_an_asserted_source_that_is_another_one_stays_unpublishable(at: Bench) -> None:
     """The folder was a fine-tune; the card would have said that it is the original."""
     at.serve(qwen())
@@ -260,7 +272,7 @@ def test_a_source_commit_that_does_not_exist_is_said(at: Bench) -> None:
 
 def test_what_has_no_manifest_cannot_be_verified(at: Bench) -> None:
     at.desk.hub.repos["owner/foreign"] = Repo({"mtp.safetensors": b""})
-    with pytest.raises(HubError, match=r"no provenance\.json"):
+    with pytest.raises(HubError, match=r"holds no provenance\.json"):
         at.verify("owner/foreign")
     at.desk.hub.repos["owner/broken"] = Repo({"provenance.json": b"{}"})
     with pytest.raises(FormatError):

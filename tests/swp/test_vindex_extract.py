@@ -200,10 +200,10 @@ def test_what_goes_wrong_is_named_and_leaves_nothing(
 
 def test_a_failure_of_larql_ends_the_program(made: Bench) -> None:
     made.larql.set("fail")
-    finished = made.run("vindex", "extract", MODEL, "--out", "broken")
+    finished = made.run("vindex", "extract", MODEL, "--out", "failed")
     made.larql.set("")
     finished.assert_fails(1, "larql warns", "extract failed (exit status 3)", "`swp vindex plan` shows the commands")
-    assert not [name for name in made.left() if "broken" in name]
+    assert not [name for name in made.left() if "failed" in name]
 
 
 def test_without_larql_it_says_where_to_get_it(made: Bench) -> None:

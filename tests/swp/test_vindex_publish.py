@@ -11,7 +11,9 @@ import pytest
 from hub_writing import TOKEN
 from huggingface_hub import ModelCard
 from larql_standin import MODEL, Bench, bench
+from typer.testing import CliRunner
 
+from cli.swp import make_app
 from skulk_core.errors import DigestMismatch, FormatError, LicenceUnknown
 from skulk_core.formats.catalog import VindexEntry, read_catalog
 from skulk_core.formats.provenance import Licence
@@ -129,6 +131,14 @@ def test_hostile_names_stay_text_in_the_card(folder: Path) -> None:
     assert "&#60;script&#62;" in prose
     for markup in ("<script>", "](http://evil)", "\n---\n", "\nlicense: mit", " 49"):
         assert markup not in prose
+
+
+def test_what_is_for_sidecars_says_where_vindexes_go(folder: Path) -> None:
+    """Both are folders with a manifest and a card; nobody remembers which command is for which."""
+    result = CliRunner().invoke(make_app(), ["card", str(folder)], catch_exceptions=False)
+    assert (result.exit_code, result.stdout) == (1, "")
+    for words in ("urn:skulk-mtp:vindex:v1", "swp vindex verify"):
+        assert words in result.stderr
 
 
 def test_a_damaged_folder_is_not_published(folder: Path) -> None:
