@@ -16,7 +16,8 @@ AUTO = "auto"
 Auto = Literal["auto"]
 # beyond this drafts hardly pay anywhere, and every depth more must be measured
 AUTO_MOST = 6
-_REPEATS = 7
+# (seconds of a pass over one row up to which, greatest depth, repeats)
+_EFFORT = ((0.1, AUTO_MOST, 7), (0.4, 4, 2), (float("inf"), 1, 1))
 
 DraftDepth = Annotated[
     str | None,
@@ -64,13 +65,16 @@ def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, .
     from skulk_core.runtime.device import device_facts, versions
     from skulk_core.sampling.stochastic import make_sampler
 
-    depths = list(range(AUTO_MOST + 1))
     target, facts = loaded.model.target, device_facts()
     text = loaded.model.tokenizer.encode(_TEXT)[:64]
 
     def measure() -> list[float]:
-        costs = measure_costs(target, loaded.drafter, text, depths, make_sampler(settings), _REPEATS)
-        return [costs.round_s(depth) for depth in depths]
+        sampler = make_sampler(settings)
+        pass_s = measure_costs(target, None, text, [0], sampler, 1).verify_s[1]
+        # where a pass is slow the measurement is too: fewer depths, each measured once
+        most, repeats = next((most, repeats) for limit, most, repeats in _EFFORT if pass_s <= limit)
+        costs = measure_costs(target, loaded.drafter, text, list(range(most + 1)), sampler, repeats)
+        return [costs.round_s(depth) for depth in range(most + 1)]
 
     key = key_of(
         loaded.head_name,
@@ -88,7 +92,7 @@ def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, .
         settings.counts_tokens,
         settings.top_p < 1,
     )
-    return remembered_or(key, len(depths), measure)
+    return remembered_or(key, measure)
 
 
 # at least 64 tokens with any tokenizer

@@ -10,7 +10,10 @@ from skulk_core.types import CONVENTION_NAMES, ChainTap, ConcatOrder, HiddenTap,
 
 # Help texts are rich markup, in which what stands in brackets would be a style.
 Model = Annotated[
-    str, typer.Argument(help="`demo`, a checkpoint folder, or a Hub repository: OWNER/NAME or OWNER/NAME@REVISION.")
+    str,
+    typer.Argument(
+        help="`demo`, a checkpoint folder, a GGUF file, or a Hub repository: OWNER/NAME or OWNER/NAME@REVISION."
+    ),
 ]
 Sidecar = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from skulk_core.formats.suggest import near_miss
 
 DEMO = "demo"
 DEFAULT_REVISION = "main"
+GGUF_SUFFIX = ".gguf"
 
 _REPO_MAX_LENGTH = 96  # the Hub's own limit
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9](?:[\w.-]*\w)?", re.ASCII)
@@ -37,7 +38,7 @@ class FolderRef:
 
 @dataclass(frozen=True)
 class FileRef:
-    """A sidecar on disk; the file existed when the name was read."""
+    """A sidecar or a GGUF model on disk; the file existed when the name was read."""
 
     path: Path
 
@@ -72,6 +73,18 @@ def parse_model(text: str) -> DemoRef | FolderRef | RepoRef:
     if isinstance(ref, RepoRef):
         return ref
     raise ModelNameError(text, _why_not_a_model(text) or ref)
+
+
+def parse_trunk(text: str) -> DemoRef | FolderRef | FileRef | RepoRef:
+    """Read the MODEL of a command that decodes: as `parse_model` does, or a GGUF file. Raises `ModelNameError`."""
+    path = Path(os.path.expanduser(text))
+    if path.is_file():
+        if path.suffix.lower() == GGUF_SUFFIX:
+            return FileRef(path)
+        raise ModelNameError(text, f"is a file; a model is a folder with config.json, or a file *{GGUF_SUFFIX}")
+    if text.endswith(GGUF_SUFFIX) and not path.exists():
+        raise ModelNameError(text, "the file does not exist")
+    return parse_model(text)
 
 
 def parse_sidecar(text: str) -> FileRef | RepoRef:

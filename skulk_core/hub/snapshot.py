@@ -6,7 +6,7 @@ Cache, login, retries, resuming and offline mode are the client's; `HF_HOME`, `H
 
 import glob
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
@@ -16,6 +16,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from skulk_core.errors import HubError, HubUnreachable
 from skulk_core.formats.sidecar import SIDECAR_FILE
 from skulk_core.hub.client_errors import CLIENT_ERRORS, CONNECTION_ERRORS, translate
+from skulk_core.hub.gguf_names import is_model, preferred
 from skulk_core.hub.headers import INDEX_FILE, index_files
 from skulk_core.hub.progress import OnProgress, bar_class, interruptible
 from skulk_core.hub.refs import RepoRef
@@ -29,22 +30,49 @@ _OTHER_FORMATS = ("original/*", "onnx/*", "openvino/*", "gguf/*", "consolidated*
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files of one commit on disk. `path` is their folder in the cache: read only, shared with other programs."""
+    """Files of one commit on disk. `path` is their folder in the cache: read only, shared with other programs.
+
+    `gguf` is the one file that is the whole model, where the repository has it in no other format.
+    """
 
     path: Path
     repo: str
     sha: str
+    gguf: Path | None = None
 
 
 def fetch_model(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot:
     """Configuration, tokenizer, weights and card of a model; no other weight formats.
 
-    Without a network a complete copy in the cache is used. Files that are complete in the cache are not fetched again.
-    Raises `RepoNotFound`, `RevisionNotFound`, `HubUnreachable`, another `HubError`, or `FileError` for the disk.
+    Of a repository without safetensors, its GGUF file, if it has one, or one alone of a kind that can be read. Without
+    a network a complete copy in the cache is used. Files that are complete in the cache are not fetched again. Raises
+    `RepoNotFound`, `RevisionNotFound`, `HubUnreachable`, another `HubError`, or `FileError` for the disk.
     """
     snapshot = _fetch(ref, _MODEL_FILES, _OTHER_FORMATS, on_progress)
-    _require(snapshot, ref, _missing_from_model(snapshot.path))
-    return snapshot
+    missing = _missing_from_model(snapshot.path)
+    names = [] if missing is None else [name for name in _listed(snapshot) if is_model(name)]
+    if not names or any(snapshot.path.glob("model*.safetensors")):
+        _require(snapshot, ref, missing)
+        return snapshot
+    name = preferred(names)
+    if name is None:
+        found = f"has {len(names)} GGUF models: {', '.join(names)}"
+        raise HubError(ref.repo, f"{found}; fetch one with `hf download` and give its path")
+    return _fetch_gguf(RepoRef(ref.repo, snapshot.sha), name, on_progress)
+
+
+def _fetch_gguf(ref: RepoRef, name: str, on_progress: OnProgress | None) -> Snapshot:
+    snapshot = fetch_files(ref, (name,), on_progress)
+    return replace(snapshot, gguf=snapshot.path / name)
+
+
+def _listed(snapshot: Snapshot) -> list[str]:
+    """Every file of the commit, as far as the client knows; from a cache without a listing, those that are there."""
+    try:
+        tree = get_cached_repo_tree(snapshot.repo, revision=snapshot.sha)
+    except CachedRepoTreeNotFoundError:
+        return sorted(str(file.relative_to(snapshot.path)) for file in snapshot.path.rglob("*") if file.is_file())
+    return sorted(file.path for file in tree)
 
 
 def fetch_sidecar(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot:

@@ -1,8 +1,9 @@
 """From a checkpoint folder to a target and its tokenizer, through mlx-lm's own loaders."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,26 @@ from skulk_core.models.registry import make_target, require_adapter, supported_t
 from skulk_core.types import LayerRange
 
 # What a configuration with a wrong value raises somewhere in mlx-lm or transformers.
-_FILES_AT_FAULT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+FILES_AT_FAULT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _TEXT_PARTS = ("qwen3_5_text", "qwen3_5_moe_text")
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """mlx-lm's reading of files: a model, its configuration, what the files declare, and how to make the tokenizer.
+
+    ``dtype`` is a key of `DTYPES` that unquantised weights must be cast to where nobody chose another, None where they
+    are of one dtype already.
+    """
+
+    model: Any
+    config: dict[str, Any]
+    headers: CheckpointHeaders
+    make_tokenizer: Callable[[], Any]
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,30 +96,44 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load(folder: Path, dtype: str = "checkpoint", layer_range: LayerRange | None = None) -> LoadedModel:
-    """Load the layers ``layer_range`` of the checkpoint in ``folder``; others are never read.
+def load(path: Path, dtype: str = "checkpoint", layer_range: LayerRange | None = None) -> LoadedModel:
+    """Load the layers ``layer_range`` of the checkpoint in the folder ``path``, or of the GGUF file ``path``.
 
-    ``dtype`` is the dtype of activations and unquantised weights: a key of `DTYPES`, or `checkpoint` for what the
-    files hold. Raises `FileError`, `UnsupportedModel`, `OptionError`.
+    Other layers of a folder are never read. ``dtype`` is the dtype of activations and unquantised weights: a key of
+    `DTYPES`, or `checkpoint` for what the files hold (of a GGUF file, which mixes them, `Parts.dtype`). Raises
+    `FileError`, `UnsupportedModel`, `OptionError`.
     """
+    parts = _load_gguf(path) if path.is_file() else _load_folder(path)
+    target = make_target(parts.model, layer_range)
+    wanted = parts.dtype if dtype == "checkpoint" else dtype
+    if wanted is not None:
+        if wanted not in DTYPES:
+            raise OptionError("--dtype", wanted, f"not one of auto, {', '.join(DTYPES)}")
+        cast(parts.model, DTYPES[wanted])
+    mx.eval(held_weights(target))
+    return LoadedModel(target, parts.make_tokenizer(), parts.config, parts.headers)
+
+
+def _load_gguf(file: Path) -> Parts:
+    # it stands on this module, and few runs need it
+    from skulk_core.models.gguf import load_gguf
+
+    return load_gguf(file)
+
+
+def _load_folder(folder: Path) -> Parts:
     model_type = read_config(folder)["model_type"]
     headers = read_checkpoint_headers(folder)
     try:
         model, config = load_model(
             folder, lazy=True, model_config=_renamed(model_type), get_model_classes=_trunk_classes
         )
-    except _FILES_AT_FAULT as error:
+    except FILES_AT_FAULT as error:
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
             raise UnsupportedModel(model_type, supported_types()) from error
-        raise FileError(folder, f"mlx-lm cannot load it: {_shortened(str(error))}") from error
-    target = make_target(model, layer_range)
-    if dtype != "checkpoint":
-        if dtype not in DTYPES:
-            raise OptionError("--dtype", dtype, f"not one of auto, {', '.join(DTYPES)}")
-        cast(model, DTYPES[dtype])
-    mx.eval(held_weights(target))
-    return LoadedModel(target, _tokenizer(folder, config), config, headers)
+        raise FileError(folder, f"mlx-lm cannot load it: {shortened(str(error))}") from error
+    return Parts(model, config, headers, partial(make_tokenizer, folder, config, folder))
 
 
 def _renamed(model_type: str) -> dict[str, str]:
@@ -131,7 +161,7 @@ def _trunk_classes(config: dict[str, Any]) -> tuple[type, type]:
     return type(model_class.__name__, (model_class,), names), args_class
 
 
-def _shortened(message: str) -> str:
+def shortened(message: str) -> str:
     """mlx-lm names every tensor that does not fit, a line each; three say as much as a thousand."""
     lines = message.splitlines()
     return " ".join(lines[:4]) + (f" and {len(lines) - 4} more" if len(lines) > 4 else "")
@@ -165,13 +195,14 @@ def held_weights(target: Target) -> list[mx.array]:
     return [array for module in modules for _, array in tree_flatten(module.parameters())]
 
 
-def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Any:
+def make_tokenizer(folder: Path, config: Mapping[str, Any], source: Path) -> Any:
+    """mlx-lm's tokenizer of the files in ``folder``, which are from ``source``. Raises `FileError`."""
     stops = config.get("eos_token_id", text_config(config).get("eos_token_id"))
     try:
         tokenizer = load_tokenizer(folder, eos_token_ids=stops)
-    except (*_FILES_AT_FAULT, OSError, ImportError, StrictDataclassError) as error:
-        raise FileError(folder, f"no usable tokenizer: {_shortened(str(error))}") from error
+    except (*FILES_AT_FAULT, OSError, ImportError, StrictDataclassError) as error:
+        raise FileError(source, f"no usable tokenizer: {shortened(str(error))}") from error
     # without its vocabulary's file transformers makes a tokenizer that knows only the special tokens
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise FileError(folder, "no usable tokenizer: it has no vocabulary, as when tokenizer.json is missing")
+        raise FileError(source, "no usable tokenizer: it has no vocabulary, as when tokenizer.json is missing")
     return tokenizer

@@ -7,7 +7,6 @@ import gguf
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
 from tiny_gguf import VOCAB, gguf_case, with_rope, write_gguf
 from tiny_models import Case, assert_close, build
 
@@ -79,13 +78,23 @@ def test_bfloat16_keeps_numbers_that_float16_has_not(tmp_path: Path) -> None:
     """MLX reads them as infinity and zero."""
     case = gguf_case("llama")
     model = build(case)
-    model.update(tree_map(lambda array: array * (1e30 if array.ndim == 1 else 1e-30), model.parameters()))
+    model.lm_head.weight, model.model.embed_tokens.weight = (
+        weight * scale for weight, scale in ((model.lm_head.weight, 1e30), (model.model.embed_tokens.weight, 1e-30))
+    )
     expected = write_gguf(tmp_path / "m.gguf", case, "BF16", model=model)
-    loaded = load(tmp_path / "m.gguf").target.model
-    for (name, ours), (_, theirs) in zip(
-        tree_flatten(loaded.parameters()), tree_flatten(expected.parameters()), strict=True
-    ):
-        assert mx.array_equal(ours.astype(mx.float32), theirs), name
+    ours = load(tmp_path / "m.gguf").target.model
+    for got, wanted in ((ours.lm_head, expected.lm_head), (ours.model.embed_tokens, expected.model.embed_tokens)):
+        assert got.weight.dtype == mx.bfloat16
+        assert mx.array_equal(got.weight.astype(mx.float32), wanted.weight)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("F32", mx.float32), ("F16", mx.bfloat16), ("Q8_0", mx.float32)])
+def test_one_dtype_where_nobody_chose_one(tmp_path: Path, kind: str, expected: mx.Dtype) -> None:
+    """Norms are F32 in every file: left so, activations would be, and packed products would cast their scales anew."""
+    write_gguf(tmp_path / "m.gguf", gguf_case("llama"), kind)
+    loaded = load(tmp_path / "m.gguf")
+    assert loaded.target.dtype == expected
+    assert through_the_target(loaded).dtype == expected
 
 
 def test_a_dtype_to_compute_in(tmp_path: Path) -> None:

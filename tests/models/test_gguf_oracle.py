@@ -100,6 +100,22 @@ def test_the_chat_template_is_the_files(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.apply_chat_template(chat, add_generation_prompt=True)) == shown
 
 
+def test_every_token_has_a_spelling(tmp_path: Path) -> None:
+    """Some converters write a token twice; the detokenizer must survive the one that no text becomes."""
+
+    def twice(writer: gguf.GGUFWriter) -> None:
+        write_tokenizer(writer)
+        tokens = writer.kv_data[0]["tokenizer.ggml.tokens"].value
+        tokens[VOCAB - 1] = tokens[VOCAB - 2] = "the"
+
+    write_gguf(tmp_path / "m.gguf", gguf_case("llama"), tokenizer=twice)
+    tokenizer = load(tmp_path / "m.gguf").tokenizer
+    detokenizer = tokenizer.detokenizer
+    for token in range(VOCAB):
+        detokenizer.add_token(token)
+    assert tokenizer.encode("the") == [VOCAB - 1]
+
+
 @pytest.mark.parametrize(
     ("pre", "said", "expected"),
     [("qwen2", None, False), ("qwen2", True, True), ("llama-bpe", None, True), ("llama-bpe", False, False)],
