@@ -1,6 +1,7 @@
 """One call of the code under test, in a process of its own. The last line on stdout is its outcome as JSON."""
 
 import json
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -37,4 +38,6 @@ def main(what: str, name: str) -> None:
 
 
 if __name__ == "__main__":
+    # a shell that starts the tests in the background has every process below it ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(*sys.argv[1:])
