@@ -1,19 +1,16 @@
 """`skulk doctor`: what this machine has, what it lacks, and how to get it; how a model's head is wired."""
 
-import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from cli import options
 from cli.doctor_model import examine_head
 from cli.errors import guarded
-from cli.render import Reporter, out, show
+from cli.findings import show_report
+from cli.render import Reporter
 from skulk_core.errors import OptionError
-from skulk_core.runtime.doctor import Finding, Report, examine
+from skulk_core.runtime.doctor import examine
 
 
 @guarded
@@ -45,26 +42,4 @@ def doctor_command(
         return
     if sidecar is not None:
         raise OptionError("--sidecar", sidecar, "belongs to a model: skulk doctor MODEL --sidecar ...")
-    report = examine()
-    if json_output:
-        out(json.dumps({"ok": report.ok, "findings": [asdict(finding) for finding in report.findings]}) + "\n")
-    else:
-        show(_table(report))
-    if not report.ok:
-        raise typer.Exit(1)
-
-
-def _table(report: Report) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for finding in report.findings:
-        table.add_row(_mark(finding), finding.name, Text(finding.value))
-        if finding.advice is not None:
-            table.add_row("", "", Text(f"→ {finding.advice}", style="" if finding.ok else "yellow"))
-    return table
-
-
-def _mark(finding: Finding) -> Text:
-    return Text("✓", style="green") if finding.ok else Text("✗", style="red")
+    show_report(examine(), json_output)

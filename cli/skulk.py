@@ -1,6 +1,6 @@
 """The program `skulk`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from cli.program import run_program
 
@@ -14,10 +14,8 @@ def make_app() -> "typer.Typer":
 
     from cli.bench import bench_command
     from cli.doctor import doctor_command
-    from cli.errors import guarded
-    from cli.render import out
     from cli.run import run_command
-    from skulk_core.runtime.device import versions
+    from cli.version import add_version
 
     app = typer.Typer(
         name="skulk",
@@ -30,20 +28,7 @@ def make_app() -> "typer.Typer":
     app.command("bench")(bench_command)
     app.command("doctor")(doctor_command)
 
-    @guarded
-    def print_version(asked: bool) -> None:
-        if asked:
-            out(f"skulk {versions()['skulk-mtp'] or '(a checkout that is not installed)'}\n")
-            raise typer.Exit
-
-    @app.callback()
-    def common(
-        version: Annotated[
-            bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=print_version)
-        ] = False,
-    ) -> None:
-        """Options before the command."""
-
+    add_version(app, "skulk")
     return app
 
 

@@ -1,7 +1,7 @@
 """The program `swp`, Skulk Weights Publisher."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from cli.arguments import complete
 from cli.program import run_program
@@ -17,9 +17,7 @@ def make_app() -> "typer.Typer":
     import typer
 
     from cli import swp_catalog, swp_extract, swp_publish, swp_vindex
-    from cli.errors import guarded
-    from cli.render import out
-    from skulk_core.runtime.device import versions
+    from cli.version import add_version
 
     app = typer.Typer(
         name="swp",
@@ -31,20 +29,7 @@ def make_app() -> "typer.Typer":
     for module in (swp_extract, swp_publish, swp_catalog, swp_vindex):
         module.register(app)
 
-    @guarded
-    def print_version(asked: bool) -> None:
-        if asked:
-            out(f"swp {versions()['skulk-mtp'] or '(a checkout that is not installed)'}\n")
-            raise typer.Exit
-
-    @app.callback()
-    def common(
-        version: Annotated[
-            bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=print_version)
-        ] = False,
-    ) -> None:
-        """Options before the command."""
-
+    add_version(app, "swp")
     return app
 
 

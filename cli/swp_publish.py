@@ -2,41 +2,28 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from cli import options
 from cli.errors import guarded
+from cli.findings import show_report
 from cli.program import EXIT_FAILED
-from cli.render import Reporter, out, say, show, visible
+from cli.render import Reporter, out, say, visible
 from cli.swp_extract import warn_of_nan
+from cli.swp_options import Collection, DryRun, LicenceUnknown, Org, Private
 
 if TYPE_CHECKING:
-    from swp.doctor import Report
     from swp.hub_write import HubWriter
     from swp.plan import Plan
     from swp.publish import Published, Source
     from swp.verify import Verification
 
-Org = Annotated[
-    str | None,
-    typer.Option(
-        "--org",
-        metavar="[ORG]",
-        help="The organisation, or your own user name. Without a value: the login's only organisation.",
-    ),
-]
 Receipt = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Figures for the card: what `skulk bench --json` printed. Default: none."),
-]
-LicenceUnknown = Annotated[
-    bool, typer.Option("--license-unknown", help="Go on although the base model's card states no licence.")
 ]
 
 
@@ -85,13 +72,9 @@ def publish_command(
         str | None,
         typer.Option(metavar="NAME", help="Default: the source's name in lower case, dots to dashes, then -mtp."),
     ] = None,
-    collection: Annotated[
-        str | None, typer.Option(metavar="TITLE", help="Put it into this collection of ORG. Default: into none.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done; change nothing on the Hub or in the catalog.")
-    ] = False,
+    collection: Collection = None,
+    private: Private = False,
+    dry_run: DryRun = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace other content made from the same source, in a new commit.")
     ] = False,
@@ -184,13 +167,7 @@ def doctor_command(org: Org = None, json_output: options.Json = False) -> None:
     from swp.doctor import examine
     from swp.hub_write import HubWriter
 
-    report = examine(HubWriter(note=say), org, Path.cwd())
-    if json_output:
-        out(json.dumps({"ok": report.ok, "findings": [asdict(finding) for finding in report.findings]}) + "\n")
-    else:
-        show(_doctor_table(report))
-    if not report.ok:
-        raise typer.Exit(EXIT_FAILED)
+    show_report(examine(HubWriter(note=say), org, Path.cwd()), json_output)
 
 
 def report_publish(plan: "Plan", done: "Published | None", json_output: bool) -> None:
@@ -259,16 +236,3 @@ def _show_verification(found: "Verification") -> None:
     out(visible(f"{what}: {result}") + "\n")
     if found.now_verified:
         out(f"its manifest now says that it was verified: swp publish {visible(found.name)} --org\n")
-
-
-def _doctor_table(report: "Report") -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for finding in report.findings:
-        mark = Text("✓", style="green") if finding.ok else Text("✗", style="red")
-        table.add_row(mark, finding.name, Text(visible(finding.value)))
-        if finding.advice is not None:
-            table.add_row("", "", Text(f"→ {finding.advice}", style="" if finding.ok else "yellow"))
-    return table

@@ -13,6 +13,7 @@ from cli import options
 from cli.errors import guarded
 from cli.program import EXIT_FAILED
 from cli.render import Reporter, out, say, visible
+from cli.swp_options import Collection, DryRun, LicenceUnknown, Org, Private
 from skulk_core.errors import OptionError, ProgramMissing
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ Out = Annotated[
 ]
 Program = Annotated[
     Path | None, typer.Option("--program", metavar="PATH", help="The larql to run. Default: the one on PATH.")
-]
-LicenceUnknown = Annotated[
-    bool, typer.Option("--license-unknown", help="Go on although the model's card states no licence.")
 ]
 
 
@@ -185,25 +183,14 @@ def verify_command(
 @guarded
 def publish_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder made by `swp vindex extract`.")],
-    org: Annotated[
-        str | None,
-        typer.Option(
-            "--org",
-            metavar="[ORG]",
-            help="The organisation, or your own user name. Without a value: the login's only organisation.",
-        ),
-    ] = None,
+    org: Org = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Default: the model's name in lower case, quantisation, slice and -vindex."),
     ] = None,
-    collection: Annotated[
-        str | None, typer.Option(metavar="TITLE", help="Put it into this collection of ORG. Default: into none.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done; change nothing on the Hub or in the catalog.")
-    ] = False,
+    collection: Collection = None,
+    private: Private = False,
+    dry_run: DryRun = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace other content of the same source, in a new commit.")
     ] = False,

@@ -75,3 +75,24 @@ class LayerRange:
 
     def __len__(self) -> int:
         return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing examined. `ok` is False where `advice` should be followed; advice on an `ok` finding is optional."""
+
+    name: str
+    value: str
+    ok: bool
+    advice: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings, in the order of a reader's questions."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.findings)

@@ -1,7 +1,6 @@
 """What a publisher needs: a login that may write, room on disk, the right packages. Looks; changes nothing."""
 
 import shutil
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,33 +9,13 @@ from huggingface_hub import constants, get_token
 from skulk_core.errors import FileError, OptionError, SkulkError
 from skulk_core.runtime.device import versions
 from skulk_core.runtime.resources import catalog_path, templates_folder
+from skulk_core.types import Finding, Report
 from swp.hub_write import HubWriter
 from swp.login import Login
 
 _NEEDED_NBYTES = 30 * 10**9  # the largest heads known: their parts in the cache, and the sidecar made of them
 _EXAMPLE = "sidecar"
 _INSTALL_TORCH = 'pip install "skulk-mtp[publish]" (without it only heads that are not quantised can be extracted)'
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing examined. `advice` should be followed where `ok` is False."""
-
-    name: str
-    value: str
-    ok: bool
-    advice: str | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """All findings, in the order of a reader's questions."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        return all(finding.ok for finding in self.findings)
 
 
 def examine(writer: HubWriter, org: str | None, folder: Path) -> Report:

@@ -1,16 +1,12 @@
 """Reading a JSON file of ours key by key, so that every error can say file and key."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
 
 from skulk_core.errors import FileError, FormatError
-from skulk_core.formats.suggest import near_miss
-
-_E = TypeVar("_E", bound=StrEnum)
+from skulk_core.formats.section import Keyed, is_integer
 
 
 def read_json(path: Path) -> "JsonSection":
@@ -31,59 +27,21 @@ def read_json(path: Path) -> "JsonSection":
 
 
 @dataclass(frozen=True)
-class JsonSection:
-    """One object of the file. `trail` is the path of keys to it, for example `subject[3]`; empty at the top."""
-
-    path: Path
-    trail: str
-    data: Mapping[str, Any]
+class JsonSection(Keyed):
+    """One object of the file."""
 
     def error(self, key: str, reason: str) -> FormatError:
-        """An error about `key`."""
         return FormatError(self.path, self._name(key), reason)
-
-    def only(self, known: Iterable[str]) -> None:
-        """Refuse every key that is not in `known`."""
-        known = tuple(known)
-        for key in self.data:
-            if key not in known:
-                raise self.error(key, f"unknown key{near_miss(key, known)}")
 
     def has(self, key: str) -> bool:
         """Whether the key is there and not null."""
         return self.data.get(key) is not None
-
-    def text(self, key: str) -> str:
-        """A text that is not empty."""
-        value = self._value(key)
-        if not isinstance(value, str) or not value:
-            raise self.error(key, f"must be a text, not {value!r}")
-        return value
-
-    def integer(self, key: str, minimum: int = 0) -> int:
-        value = self._value(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise self.error(key, f"must be a whole number from {minimum}, not {value!r}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self._value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(key, f"must be a number, not {value!r}")
-        return float(value)
 
     def boolean(self, key: str) -> bool:
         value = self._value(key)
         if not isinstance(value, bool):
             raise self.error(key, f"must be true or false, not {value!r}")
         return value
-
-    def choice(self, key: str, choices: type[_E]) -> _E:
-        value = self._value(key)
-        known = [choice.value for choice in choices]
-        if value not in known:
-            raise self.error(key, f"{value!r} is not one of {', '.join(known)}{near_miss(str(value), known)}")
-        return choices(value)
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts."""
@@ -95,7 +53,7 @@ class JsonSection:
     def integers(self, key: str) -> tuple[int, ...]:
         """A list of whole numbers from 0."""
         value = self._value(key)
-        if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
+        if not isinstance(value, list) or not all(is_integer(item) and item >= 0 for item in value):
             raise self.error(key, f"must be a list of whole numbers, not {value!r}")
         return tuple(value)
 
@@ -114,11 +72,3 @@ class JsonSection:
             if not isinstance(item, dict):
                 raise self.error(f"{key}[{number}]", f"must be an object, not {item!r}")
             yield JsonSection(self.path, f"{self._name(key)}[{number}]", item)
-
-    def _value(self, key: str) -> Any:
-        if key not in self.data:
-            raise self.error(key, "missing")
-        return self.data[key]
-
-    def _name(self, key: str) -> str:
-        return f"{self.trail}.{key}" if self.trail else key

@@ -1,20 +1,15 @@
 """Reading a YAML file of ours key by key, so that every error can say file, line and key."""
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TypeGuard, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from skulk_core.errors import FileError, FormatError
-from skulk_core.formats.suggest import near_miss
-
-_E = TypeVar("_E", bound=StrEnum)
+from skulk_core.formats.section import Keyed, is_integer
 
 
 def read_yaml(path: Path, schema: int) -> "Section":
@@ -60,61 +55,25 @@ def parse_yaml(path: Path, text: str, schema: int) -> "Section":
 
 
 @dataclass(frozen=True)
-class Section:
-    """One mapping of the file. `trail` is the path of keys to it, for example `entries[3]`; empty at the top."""
+class Section(Keyed):
+    """One mapping of the file."""
 
-    path: Path
-    trail: str
     data: CommentedMap
 
     def error(self, key: str, reason: str) -> FormatError:
         """An error about `key`, at its line, or at the section's first line if the key is not there."""
         lines = self.data.lc.data or {}  # of the keys that stand here, not of those merged in with `<<`
         line = lines[key][0] if key in lines else self.data.lc.line
-        name = f"{self.trail}.{key}" if self.trail else key
-        return FormatError(self.path, f"line {line + 1}, {name}", reason)
-
-    def only(self, known: Iterable[str]) -> None:
-        """Refuse every key that is not in `known`."""
-        known = tuple(known)
-        for key in self.data:
-            if key not in known:
-                raise self.error(key, f"unknown key{near_miss(str(key), known)}")
+        return FormatError(self.path, f"line {line + 1}, {self._name(key)}", reason)
 
     def has(self, key: str) -> bool:
         return key in self.data
-
-    def text(self, key: str) -> str:
-        """A text that is not empty."""
-        value = self._value(key)
-        if not isinstance(value, str) or not value.strip():
-            raise self.error(key, f"must be a text, not {value!r}")
-        return str(value)
-
-    def integer(self, key: str, minimum: int) -> int:
-        value = self._value(key)
-        if not _is_integer(value) or value < minimum:
-            raise self.error(key, f"must be a whole number from {minimum}, not {value!r}")
-        return int(value)
-
-    def number(self, key: str) -> float:
-        value = self._value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.error(key, f"must be a number, not {value!r}")
-        return float(value)
-
-    def choice(self, key: str, choices: type[_E]) -> _E:
-        value = self._value(key)
-        known = [choice.value for choice in choices]
-        if value not in known:
-            raise self.error(key, f"{value!r} is not one of {', '.join(known)}{near_miss(str(value), known)}")
-        return choices(value)
 
     def section(self, key: str) -> "Section":
         value = self._value(key)
         if not isinstance(value, CommentedMap):
             raise self.error(key, f"must be a mapping, not {value!r}")
-        return Section(self.path, f"{self.trail}.{key}" if self.trail else key, value)
+        return Section(self.path, self._name(key), value)
 
     def sections(self, key: str) -> Iterator["Section"]:
         """Each mapping of a list, in order."""
@@ -131,15 +90,6 @@ class Section:
         """A mapping from whole numbers to whole numbers."""
         section = self.section(key)
         for number in section.data:
-            if not _is_integer(number) or number < key_minimum:
+            if not is_integer(number) or number < key_minimum:
                 raise section.error(number, f"must be a whole number from {key_minimum}")
         return {int(number): section.integer(number, minimum) for number in section.data}
-
-    def _value(self, key: str) -> object:
-        if key not in self.data:
-            raise self.error(key, "missing")
-        return self.data[key]
-
-
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -7,13 +7,13 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from skulk_core.errors import BackendError, OptionError
 from skulk_core.runtime import blas, device
 from skulk_core.runtime.blas import BlasChoice, Build
 from skulk_core.runtime.device import DeviceFacts
+from skulk_core.types import Finding, Report
 
 # A verify pass of four rows over a weight of 64 MiB: past every cache, so the product reads memory as a model does.
 _ROWS, _OUTPUTS, _INPUTS = 4, 4096, 4096
@@ -25,27 +25,6 @@ _PACKAGE_MANAGERS = {
     "apt-get": ("sudo apt-get install {}", {"blis": "libblis4", "g++": "g++"}),
     "dnf": ("sudo dnf install {}", {"blis": "blis", "g++": "gcc-c++"}),
 }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing examined. `ok` is False where `advice` should be followed; advice on an `ok` finding is optional."""
-
-    name: str
-    value: str
-    ok: bool
-    advice: str | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """All findings, in the order of a reader's questions."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        return all(finding.ok for finding in self.findings)
 
 
 def examine() -> Report:
