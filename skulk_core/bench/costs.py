@@ -69,6 +69,7 @@ def measure_costs(
     caches.commit(len(prompt))
     drafting = head if any(depths) else None
     if drafting is not None:
+        drafting.read_from(caches)
         drafting.reset()
         drafting.ingest(hidden, mx.concatenate([tokens[1:], tokens[:1]]))
     mx.eval(caches.arrays(), drafting.arrays() if drafting else [])

@@ -56,7 +56,7 @@ class Decoder:
         """Begin a new text."""
         self._caches = self._target.make_caches()
         if self._head is not None:
-            self._head.reset()
+            self._head.reset(self._caches)
         self._rows_committed = 0
         self._bonus = mx.zeros((1,), mx.int32)
         self._text: list[int] = []  # prompt and answer; the caches hold all but the last

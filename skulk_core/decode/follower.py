@@ -2,6 +2,7 @@
 
 import mlx.core as mx
 
+from skulk_core.cache.base import CacheList
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Hidden
 from skulk_core.sampling.base import Draft, Place, Sampler
@@ -17,8 +18,9 @@ class Follower:
         self._head = head
         self._waiting: list[tuple[Hidden, mx.array]] = []
 
-    def reset(self) -> None:
-        """A new text begins."""
+    def reset(self, caches: CacheList) -> None:
+        """A new text begins, which the target will keep in ``caches``."""
+        self._head.read_from(caches)
         self._head.reset()
         self._waiting.clear()
 

@@ -4,6 +4,7 @@ import abc
 
 import mlx.core as mx
 
+from skulk_core.cache.base import CacheList
 from skulk_core.models.base import Hidden
 from skulk_core.sampling.base import Draft, Place, Sampler
 
@@ -40,6 +41,13 @@ class DraftHead(abc.ABC):
     @abc.abstractmethod
     def reset(self) -> None:
         """Forget every pair: a new text begins."""
+
+    def read_from(self, caches: CacheList) -> None:
+        """The caches of this host's layers for the text to come, before it begins.
+
+        For a head that reads the target's own keys and values, of rows that are committed; most have theirs.
+        """
+        return
 
     @abc.abstractmethod
     def arrays(self) -> list[mx.array]:
