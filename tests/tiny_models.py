@@ -47,6 +47,19 @@ _QWEN35 = {
     **_HYBRID,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
 }
+_GEMMA4 = {
+    **_PLAIN,
+    "num_hidden_layers": 6,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "sliding_window": 8,
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "num_kv_shared_layers": 0,
+    "hidden_size_per_layer_input": 0,
+    "use_double_wide_mlp": False,
+    "final_logit_softcapping": 5.0,
+    "tie_word_embeddings": True,
+}
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,8 @@ CASES = (
     _case("smollm3", "smollm3", _PLAIN, num_hidden_layers=5, tie_word_embeddings=True),
     _case("hunyuan_v1_dense", "hunyuan_v1_dense", _PLAIN, head_dim=16),
     _case("glm4", "glm4", _PLAIN, head_dim=16, attention_bias=True, partial_rotary_factor=0.5),
+    _case("gemma4_text", "gemma4_text", _GEMMA4),
+    _case("gemma4", "gemma4", {"text_config": {**_GEMMA4, "tie_word_embeddings": False}}, vocab_size=VOCAB),
 )
 
 

@@ -15,15 +15,19 @@ class WindowCache(LayerCache):
     Rows are appended in time order; when the buffer is full, the last ``window - 1`` committed rows move to the front
     of a new one. A refused row is just the end of the buffer moved back: unlike a ring that writes in place, nothing
     that a commit needs was ever overwritten.
+
+    ``kept_rows`` more than ``window - 1`` are kept for heads that read the target's own keys and values.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, kept_rows: int | None = None) -> None:
         super().__init__()
         assert window > 0
         self.window = window
+        self.kept_rows = window - 1 if kept_rows is None else kept_rows
+        assert self.kept_rows >= window - 1, f"{kept_rows} rows for a window of {window}"
         self._keys: mx.array | None = None
         self._values: mx.array | None = None
-        self._end = 0  # buffer rows [_end - kept, _end) are committed, with kept = min(rows, window - 1)
+        self._end = 0  # buffer rows [_end - kept, _end) are committed, with kept = min(rows, kept_rows)
 
     @property
     def mask_key(self) -> object:
@@ -36,7 +40,7 @@ class WindowCache(LayerCache):
 
     @property
     def _kept(self) -> int:
-        return min(self.rows, self.window - 1)
+        return min(self.rows, self.kept_rows)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Take ``[1, Hkv, w, D]`` keys and values of a pass; return the rows it may see, in time order."""
@@ -63,6 +67,17 @@ class WindowCache(LayerCache):
             return "causal"
         mask: mx.array = create_causal_mask(num_rows, before, window_size=self.window)
         return mask
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        """The last committed rows ``[1, Hkv, min(rows, kept_rows), D]`` in time order, whatever is pending.
+
+        The last of them is at position ``rows - 1``. A query of this layer at position ``rows`` sees the last
+        ``window - 1``; how many a head's query sees is the head's to know.
+        """
+        assert self._keys is not None, "a window that was fed nothing"
+        assert self._values is not None
+        start = self._end - self._kept
+        return self._keys[..., start : self._end, :], self._values[..., start : self._end, :]
 
     def _keep(self, num_rows: int) -> None:
         self._end += num_rows

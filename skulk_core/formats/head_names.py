@@ -8,7 +8,12 @@ _HEAD_PREFIX = "mtp."
 
 # layout -> beginnings of names that heads in this layout have and no others; one is enough, or a missing tensor could
 # not be told from a foreign head
-_MARKS = {"qwen_mtp": ("mtp.fc.", "mtp.pre_fc_norm_", "mtp.layers.0.self_attn.")}
+_MARKS = {
+    "qwen_mtp": ("mtp.fc.", "mtp.pre_fc_norm_", "mtp.layers.0.self_attn."),
+    "gemma4_assistant": ("pre_projection.", "post_projection."),
+}
+# model types of checkpoints that are nothing but a draft head for another checkpoint
+_ASSISTANT_TYPES = ("gemma4_assistant", "gemma4_unified_assistant")
 
 
 def local_name(name: str) -> str:
@@ -21,6 +26,11 @@ def local_name(name: str) -> str:
 def belongs_to_head(name: str) -> bool:
     """Whether a checkpoint's tensor is part of a draft head and not of the trunk."""
     return local_name(name).startswith(_HEAD_PREFIX)
+
+
+def is_assistant(model_type: object) -> bool:
+    """Whether a checkpoint of this type, as its config.json says, is a draft head for another."""
+    return model_type in _ASSISTANT_TYPES
 
 
 def layout_of(names: Sequence[str]) -> str | None:

@@ -58,9 +58,10 @@ class WiredHead(DraftHead):
     """A head with weights of its own, whose `Conventions` can be measured on a text that is known."""
 
     @abc.abstractmethod
-    def forced(self, hidden: Hidden, next_tokens: mx.array, depth: int) -> list[mx.array]:
-        """Greedy drafts after each of ``T`` pairs of a text from its beginning, had every draft before been right.
+    def forced(self, tokens: mx.array, hidden: Hidden, depth: int) -> list[mx.array]:
+        """Greedy drafts after each of ``T`` pairs of a text, had every draft before been right.
 
-        The array at ``i`` ``[T - i]`` holds what is drafted at position ``i + 1`` after each pair, with the tokens that
+        ``tokens`` ``[T + 1]`` are the text from its beginning, ``hidden`` the trunk's rows of all but the last. The
+        array at ``i`` ``[T - i]`` holds what is drafted at position ``i + 1`` after each pair, with the tokens that
         came in place of the ``i`` drafts before it. All pairs at once; nothing is evaluated, and nothing remembered.
         """

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from skulk_core.catalog import AssistantEntry, Catalog, HeadEntry, SidecarEntry, Subject, resolve
-from skulk_core.formats.sidecar import SIDECAR_FILE
-from skulk_core.heads.loading import HeadFiles, own_head, sidecar_head
+from skulk_core.errors import AssistantMissing, FileError, HubError
+from skulk_core.heads.files import HeadFiles, assistant_head, head_in, own_head, sidecar_head
 from skulk_core.hub.headers import CheckpointHeaders
 from skulk_core.hub.progress import OnProgress
-from skulk_core.hub.refs import DEFAULT_REVISION, DemoRef, FileRef, RepoRef
-from skulk_core.hub.snapshot import Snapshot, fetch_sidecar
+from skulk_core.hub.refs import DEFAULT_REVISION, DemoRef, FileRef, FolderRef, RepoRef
+from skulk_core.hub.snapshot import Snapshot, fetch_assistant, fetch_head, fetch_sidecar
 from skulk_core.hub.sources import ModelSource
 from skulk_core.runtime.resources import demo_sidecar
 from skulk_core.types import Conventions
@@ -46,13 +46,14 @@ DEMO_DEPTH = 4
 def find_head(
     source: ModelSource,
     headers: CheckpointHeaders,
-    sidecar: FileRef | RepoRef | None,
+    sidecar: FileRef | FolderRef | RepoRef | None,
     catalog: Catalog,
     on_progress: OnProgress | None = None,
 ) -> HeadFound | NoHead:
     """The head to draft with; ``sidecar`` is the user's choice and wins.
 
-    Raises `FileError`, `FormatError` and the Hub's errors for a head that is known and cannot be had.
+    Raises `FileError`, `FormatError`, `SidecarError` and the Hub's errors for a head that is known and cannot be had;
+    of these `AssistantMissing` for a draft model that the catalog names.
     """
     if sidecar is not None:
         return _chosen(sidecar, catalog, on_progress)
@@ -61,22 +62,35 @@ def find_head(
     own = own_head(headers)
     if own is not None:
         return HeadFound(own, str(source), "the checkpoint carries it")
-    resolution = resolve(Subject.of(source), catalog.sidecars)
+    resolution = resolve(Subject.of(source), catalog.heads)
     steps = tuple(map(str, resolution.steps))
     if not resolution.entries:
         return NoHead(("the checkpoint's own files", f"the catalog ({resolution.because})"), steps)
     entry = resolution.entries[0]
-    snapshot = fetch_sidecar(RepoRef(entry.repo, entry.revision or DEFAULT_REVISION), on_progress)
-    files = sidecar_head(snapshot.path / SIDECAR_FILE)
+    snapshot = _fetched(source, entry, on_progress)
+    files = head_in(snapshot.path)
     return HeadFound(files, entry.repo, resolution.because, entry.conventions, entry.depth(1), steps, snapshot, entry)
 
 
-def _chosen(sidecar: FileRef | RepoRef, catalog: Catalog, on_progress: OnProgress | None) -> HeadFound:
-    if isinstance(sidecar, FileRef):
-        return HeadFound(sidecar_head(sidecar.path), str(sidecar.path), "chosen by --sidecar")
-    snapshot = fetch_sidecar(sidecar, on_progress)
+def _fetched(source: ModelSource, entry: SidecarEntry | AssistantEntry, on_progress: OnProgress | None) -> Snapshot:
+    ref = RepoRef(entry.repo, entry.revision or DEFAULT_REVISION)
+    if isinstance(entry, SidecarEntry):
+        return fetch_sidecar(ref, on_progress)
+    try:
+        return fetch_assistant(ref, on_progress)
+    except (HubError, FileError) as error:
+        raise AssistantMissing(str(source), entry.repo, entry.revision, error) from error
+
+
+def _chosen(sidecar: FileRef | FolderRef | RepoRef, catalog: Catalog, on_progress: OnProgress | None) -> HeadFound:
+    match sidecar:
+        case FileRef(path):
+            return HeadFound(sidecar_head(path), str(path), "chosen by --sidecar")
+        case FolderRef(path):
+            return HeadFound(assistant_head(path), str(path), "chosen by --sidecar")
+    snapshot = fetch_head(sidecar, on_progress)
     entry = catalog.entry_of(sidecar.repo)
-    files = sidecar_head(snapshot.path / SIDECAR_FILE)
+    files = head_in(snapshot.path)
     if not isinstance(entry, HeadEntry):
         return HeadFound(files, str(sidecar), "chosen by --sidecar", snapshot=snapshot)
     return HeadFound(files, str(sidecar), "chosen by --sidecar", entry.conventions, entry.depth(1), (), snapshot, entry)

@@ -1,7 +1,8 @@
-"""Finding a model's head, settling its conventions, and building it: once per process."""
+"""Settling the conventions of a head that was found, and building it: once per process."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from skulk_core.errors import ConventionsUnknown, OptionError, SidecarError
-from skulk_core.formats.head_names import belongs_to_head, layout_of
-from skulk_core.formats.sidecar import NoMetadata, SidecarMetadata, from_strings
+from skulk_core.formats.head_names import layout_of
+from skulk_core.formats.sidecar import SidecarMetadata
 from skulk_core.heads.base import DraftHead
+from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.registry import HeadLayout, head_layout
 from skulk_core.heads.weights import add_norm_offset, check, prepare_quantized
-from skulk_core.hub.headers import CheckpointHeaders, TensorHeader, read_headers, read_metadata
+from skulk_core.hub.headers import CheckpointHeaders
 from skulk_core.models.loading import DTYPES, LoadedModel
 from skulk_core.types import CONVENTION_NAMES, Conventions
 
@@ -24,20 +26,6 @@ PRECISIONS = ("auto", "trunk", *DTYPES, "8bit", "4bit")
 AS_RELEASED = "as this family is released"
 _GROUP_SIZE = 64
 _AUTO_BITS = 8
-
-
-@dataclass(frozen=True)
-class HeadFiles:
-    """Where a head's tensors are, what the file says of itself, and how the conventions were settled so far."""
-
-    tensors: tuple[TensorHeader, ...]
-    metadata: SidecarMetadata | NoMetadata
-    origin: Path
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Tensor names as the files have them."""
-        return tuple(tensor.name for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -51,19 +39,6 @@ class LoadedHead:
     precision: str
     origin: Path
     nbytes: int
-
-
-def own_head(headers: CheckpointHeaders) -> HeadFiles | None:
-    """The head that a checkpoint carries in its own files, or None."""
-    found = tuple(tensor for tensor in headers.model if belongs_to_head(tensor.name))
-    if not found:
-        return None
-    return HeadFiles(found, NoMetadata(()), headers.folder)
-
-
-def sidecar_head(file: Path) -> HeadFiles:
-    """The head in a sidecar file. Raises `FileError` or `FormatError`."""
-    return HeadFiles(read_headers(file), from_strings(file, read_metadata(file)), file)
 
 
 def load_head(
@@ -81,10 +56,9 @@ def load_head(
     Raises `SidecarError` for a head of another model, `ConventionsUnknown`, `OptionError`.
     """
     layout = fitting_layout(model, files)
-    conventions, because = _settle(model, files, stated(model, files, known, known_from), overrides or {})
-    if conventions.position_rule not in layout.position_rules:
-        raise SidecarError(files.origin, f"position rule {conventions.position_rule}: not one of {layout.name} heads")
-    precision = resolve_precision(model, precision)
+    conventions, because = _settle(model, layout, files, stated(model, files, known, known_from), overrides or {})
+    _check_conventions(conventions, layout, files)
+    precision = resolve_precision(model, precision, layout)
     module = head_module(model, files, layout, conventions.norm_offset, precision)
     nbytes = sum(array.nbytes for _, array in tree_flatten(module.parameters()))
     head = layout.head(module, model.target, conventions)
@@ -98,46 +72,39 @@ def head_module(
 
     ``precision`` is one that `resolve_precision` gives. Raises `SidecarError`.
     """
-    module = layout.module(model.target)
-    tensors = layout.normalise(read_tensors(files))
+    module = layout.module(model.target, files)
+    tensors = layout.normalise(files.read(), files)
     prepare_quantized(module, tensors, files.origin, layout.prefix)
     check(module, tensors, files.origin, layout.prefix)
     module.load_weights(list(add_norm_offset(module, tensors, norm_offset).items()))
-    _convert(module, model, precision)
+    _convert(module, model, layout, precision)
     module.eval()
     mx.eval(module.parameters())
     return module
 
 
-def resolve_precision(model: LoadedModel, precision: str) -> str:
-    """What ``auto`` means for this model; any other precision as it is. Raises `OptionError`.
+def resolve_precision(model: LoadedModel, precision: str, layout: HeadLayout) -> str:
+    """What ``auto`` means for a head of ``layout`` on this model; any other precision as it is. Raises `OptionError`.
 
     As the trunk, but never fewer than 8 bits (4 cost the demo two points of acceptance, 8 none), and unquantised on a
-    CPU, where packed products are slow at every width.
+    CPU, where packed products are slow at every width. A head that cannot be computed in float16 takes bfloat16 beside
+    a trunk that is.
     """
     if precision not in PRECISIONS:
         raise OptionError("--head-precision", precision, f"not one of {', '.join(PRECISIONS)}")
-    if precision != "auto":
+    if precision == "float16" and not layout.float16:
+        raise OptionError("--head-precision", precision, f"a {layout.name} head overflows in it; take bfloat16")
+    if precision not in ("auto", "trunk"):
         return precision
+    in_trunk = next(name for name, dtype in DTYPES.items() if dtype == model.target.dtype)
+    dtype = in_trunk if layout.float16 or in_trunk != "float16" else "bfloat16"
     if model.quantization is None:
-        return "trunk"
+        return "trunk" if dtype == in_trunk else dtype
+    if precision == "trunk":
+        return precision
     if mx.default_device() == mx.cpu:
-        return next(name for name, dtype in DTYPES.items() if dtype == model.target.dtype)
+        return dtype
     return "8bit" if model.quantization.get("bits", _AUTO_BITS) < _AUTO_BITS else "trunk"
-
-
-def read_tensors(files: HeadFiles) -> dict[str, mx.array]:
-    """A head's tensors as its files have them, by name. Raises `SidecarError`."""
-    wanted = set(files.names)
-    out: dict[str, mx.array] = {}
-    for file in sorted({tensor.file for tensor in files.tensors}):
-        try:
-            arrays = mx.load(str(file), format="safetensors")
-        except (RuntimeError, ValueError) as error:
-            raise SidecarError(files.origin, f"cannot be read by MLX: {error}") from error
-        assert isinstance(arrays, dict)
-        out.update({name: array for name, array in arrays.items() if name in wanted})
-    return out
 
 
 def fitting_layout(model: LoadedModel, files: HeadFiles) -> HeadLayout:
@@ -179,20 +146,32 @@ def stated(
 
     A release of the family says how the head in one of its own checkpoints is wired, and of a sidecar nothing.
     """
-    released = model.target.released_conventions
     if isinstance(files.metadata, SidecarMetadata):
         return files.metadata.conventions, "sidecar metadata"
-    if files.origin.is_dir() and released is not None:
+    released = model.target.released_conventions
+    if files.origin == model.headers.folder and released is not None:
         raw = released if _holds_raw_weights(model.headers) else _without_offset(released)
         return raw, AS_RELEASED
     return None if known is None else (known, known_from)
 
 
+def released_conventions(model: LoadedModel, layout: HeadLayout) -> Conventions | None:
+    """How upstream's own code wires heads of ``layout``, or those of the trunk's family; None where none is released.
+
+    They are a start and a tie-breaker: a head that says nothing of itself is measured.
+    """
+    return layout.released or model.target.released_conventions
+
+
 def _settle(
-    model: LoadedModel, files: HeadFiles, said: tuple[Conventions, str] | None, overrides: Mapping[str, Any]
+    model: LoadedModel,
+    layout: HeadLayout,
+    files: HeadFiles,
+    said: tuple[Conventions, str] | None,
+    overrides: Mapping[str, Any],
 ) -> tuple[Conventions, str]:
     """The head's conventions and where they are from: as somebody ``said``, else as the family's own heads."""
-    released = model.target.released_conventions
+    released = released_conventions(model, layout)
     if said is not None:
         base, because = said
     elif released is not None:
@@ -208,6 +187,14 @@ def _settle(
     return replace(base, **overrides), f"{because}; {', '.join(overrides)} by option"
 
 
+def _check_conventions(conventions: Conventions, layout: HeadLayout, files: HeadFiles) -> None:
+    """Refuse words that mean nothing for heads of ``layout``; a norm offset may be any number."""
+    for name, value in asdict(conventions).items():
+        if isinstance(value, StrEnum) and value not in layout.choices[name]:
+            known = " or ".join(layout.choices[name])
+            raise SidecarError(files.origin, f"{name} {value}: {layout.name} heads have {known}")
+
+
 def _holds_raw_weights(headers: CheckpointHeaders) -> bool:
     """Whether the files are as upstream releases them: mlx-lm's converter moves the convolutions' axes."""
     convolutions = [tensor for tensor in headers.model if tensor.name.endswith("conv1d.weight")]
@@ -218,10 +205,10 @@ def _without_offset(conventions: Conventions) -> Conventions:
     return replace(conventions, norm_offset=0.0)
 
 
-def _convert(module: nn.Module, model: LoadedModel, precision: str) -> None:
+def _convert(module: nn.Module, model: LoadedModel, layout: HeadLayout, precision: str) -> None:
     """Cast ``module`` and quantise its large matrices."""
     dtype = DTYPES.get(precision, model.target.dtype)
-    module.set_dtype(dtype)
+    module.set_dtype(mx.bfloat16 if dtype == mx.float16 and not layout.float16 else dtype)
     if precision == "trunk" and model.quantization is not None:
         settings = {key: model.quantization[key] for key in ("group_size", "bits", "mode") if key in model.quantization}
     elif precision in ("8bit", "4bit"):
@@ -230,7 +217,7 @@ def _convert(module: nn.Module, model: LoadedModel, precision: str) -> None:
         return
 
     def fits(path: str, layer: nn.Module) -> bool:
-        if not hasattr(layer, "to_quantized") or path.endswith(("mlp.gate", "shared_expert_gate")):
+        if not hasattr(layer, "to_quantized") or path.endswith(layout.unquantised):
             return False
         return bool(layer.weight.shape[-1] % settings["group_size"] == 0)
 

@@ -17,15 +17,16 @@ import numpy.typing as npt
 
 from skulk_core.errors import ConventionsUnknown
 from skulk_core.heads.base import WiredHead
-from skulk_core.heads.loading import HeadFiles, fitting_layout, head_module, resolve_precision
+from skulk_core.heads.files import HeadFiles
+from skulk_core.heads.loading import fitting_layout, head_module, released_conventions, resolve_precision
 from skulk_core.heads.own_text import OwnText, write_texts
 from skulk_core.heads.registry import HeadLayout
 from skulk_core.heads.verdict import Hits, Measured, Probe, Tokens, contenders, decide
 from skulk_core.models.loading import LoadedModel
 from skulk_core.models.registry import make_target
-from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
+from skulk_core.types import Conventions
 
-NORM_OFFSETS = (0.0, 1.0)
+_SLOWEST_FIRST = ("norm_offset", "concat_order", "hidden_tap", "position_rule", "chain_tap")
 _DEPTH = 2
 _ROWS_WANTED = 320
 _LEAST_ROWS = 40
@@ -46,7 +47,7 @@ def probe(
     """
     layout = fitting_layout(model, files)
     wanted = candidates(layout, fixed or {})
-    builder = _Builder(model, files, layout, resolve_precision(model, precision))
+    builder = _Builder(model, files, layout, resolve_precision(model, precision, layout))
     # before the texts are written: a head of another size is refused at once
     builder.head(wanted[0])
     texts = _enough(write_texts(model, progress))
@@ -54,7 +55,7 @@ def probe(
     if len(came) < _LEAST_ROWS:
         reason = f"cannot be measured: the model writes too little by itself, {len(came)} tokens"
         raise ConventionsUnknown(files.origin, reason)
-    reference = model.target.released_conventions or Conventions()
+    reference = released_conventions(model, layout) or Conventions()
     return decide(_measure(builder, wanted, texts, came, progress), came, reference)
 
 
@@ -63,15 +64,8 @@ def candidates(layout: HeadLayout, fixed: Mapping[str, Any]) -> list[Conventions
 
     The norm offset changes last, for it costs most; the chain tap first, for it costs least.
     """
-    values: dict[str, Iterable[Any]] = {
-        "norm_offset": NORM_OFFSETS,
-        "concat_order": ConcatOrder,
-        "hidden_tap": HiddenTap,
-        "position_rule": sorted(layout.position_rules),
-        "chain_tap": ChainTap,
-    }
-    values |= {name: (value,) for name, value in fixed.items()}
-    return [Conventions(**dict(zip(values, choice, strict=True))) for choice in itertools.product(*values.values())]
+    values = [(fixed[name],) if name in fixed else layout.choices[name] for name in _SLOWEST_FIRST]
+    return [Conventions(**dict(zip(_SLOWEST_FIRST, choice, strict=True))) for choice in itertools.product(*values)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class _Rows:
     def hits(self, head: WiredHead, depth: int) -> list[Hits]:
         """For each position up to ``depth``, whether the draft is the token that came, ``[n]``."""
         tokens = mx.array(self.text.tokens, mx.int32)
-        drafts = head.forced(self.text.hidden, tokens[1:], depth)
+        drafts = head.forced(tokens, self.text.hidden, depth)
         mx.eval(drafts)
         known = np.array(self.text.tokens)
         return [np.array(draft)[self.pairs] == known[self.pairs + 2 + step] for step, draft in enumerate(drafts)]

@@ -6,7 +6,7 @@ with ``e`` the embedding of the next token and ``h`` the trunk's hidden row (ord
 as in transformers' and vLLM's Qwen3-Next code). ``layer`` is one full-attention decoder layer of the trunk's kind.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +15,7 @@ import mlx.nn as nn
 from skulk_core.cache.attention import AttentionCache
 from skulk_core.formats.head_names import local_name
 from skulk_core.heads.base import WiredHead
+from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.forced import ForcedCache
 from skulk_core.heads.weights import stack_experts
 from skulk_core.models.base import Hidden, Target
@@ -88,7 +89,8 @@ class QwenMtpHead(WiredHead):
         known = [p for p in probs if p is not None]
         return Draft(mx.concatenate(tokens), mx.concatenate(known) if known else None)
 
-    def forced(self, hidden: Hidden, next_tokens: mx.array, depth: int) -> list[mx.array]:
+    def forced(self, tokens: mx.array, hidden: Hidden, depth: int) -> list[mx.array]:
+        next_tokens = tokens[1:]
         layer, cache = self._module.layers[0], ForcedCache(next_tokens.shape[0])
         h, drafts = self._tapped(hidden), []
         for step in range(depth):
@@ -125,12 +127,21 @@ class QwenMtpLayout:
 
     name = "qwen_mtp"
     prefix = "mtp."
-    position_rules = frozenset({PositionRule.RUNNING})
+    choices: Mapping[str, Sequence[Any]] = {
+        "norm_offset": (0.0, 1.0),
+        "concat_order": tuple(ConcatOrder),
+        "hidden_tap": tuple(HiddenTap),
+        "chain_tap": tuple(ChainTap),
+        "position_rule": (PositionRule.RUNNING,),
+    }
+    released = None
+    unquantised = ("mlp.gate", "shared_expert_gate")
+    float16 = True
 
-    def normalise(self, tensors: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    def normalise(self, tensors: Mapping[str, mx.array], files: HeadFiles) -> dict[str, mx.array]:
         return stack_experts({local_name(name).removeprefix(self.prefix): tensors[name] for name in tensors})
 
-    def module(self, target: Target) -> QwenMtpModule:
+    def module(self, target: Target, files: HeadFiles) -> QwenMtpModule:
         return QwenMtpModule(target.hidden_size, target.norm_eps, target.make_head_layer())
 
     def head(self, module: Any, target: Target, conventions: Conventions) -> QwenMtpHead:

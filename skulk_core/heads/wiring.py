@@ -9,12 +9,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from skulk_core.catalog import Catalog, SidecarEntry, Subject, add_entry, resolve, user_catalog
+from skulk_core.catalog import AssistantEntry, Catalog, SidecarEntry, Subject, add_entry, resolve, user_catalog
 from skulk_core.errors import ConventionsUnknown, EntryExists, FileError
 from skulk_core.formats.catalog import is_repo
 from skulk_core.formats.probes import ProbeRecord, read_probes, with_probe
+from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.finding import HeadFound
-from skulk_core.heads.loading import AS_RELEASED, HeadFiles, fitting_layout, read_tensors, stated
+from skulk_core.heads.loading import AS_RELEASED, fitting_layout, released_conventions, stated
 from skulk_core.heads.probe import probe
 from skulk_core.heads.verdict import Probe
 from skulk_core.hub.sources import ModelSource
@@ -59,9 +60,10 @@ def settle(
     overrides = overrides or {}
     if stated(model, found.files, found.conventions) is not None or set(overrides) == set(CONVENTION_NAMES):
         return Wiring(found.conventions)
-    if overrides and model.target.released_conventions is not None:
+    layout = fitting_layout(model, found.files)
+    released = released_conventions(model, layout)
+    if overrides and released is not None:
         return Wiring(None)
-    layout = fitting_layout(model, found.files).name
     path = probes_file()
     key = _digest_of_head(found.files), _digest_of_trunk(model)
     known = next((one for one in read_probes(path) if (one.head, one.trunk) == key), None)
@@ -70,16 +72,16 @@ def settle(
     try:
         measured = probe(model, found.files, precision=precision, fixed=overrides, progress=progress)
     except ConventionsUnknown:
-        if model.target.released_conventions is None:
+        if released is None:
             raise
-        return Wiring(model.target.released_conventions, f"{AS_RELEASED}; the model writes too little to measure by")
+        return Wiring(released, f"{AS_RELEASED}; the model writes too little to measure by")
     picked = measured.require(found.files.origin)
     wiring = Wiring(picked.conventions, f"a measurement, {picked.first:.0%} of first drafts right", measured)
     if overrides:
         return wiring
     record = ProbeRecord(*key, picked.conventions, picked.first, measured.num_tokens)
     try:
-        return replace(wiring, kept_in=_keep(source, found, layout, catalog, record, path))
+        return replace(wiring, kept_in=_keep(source, found, layout.name, catalog, record, path))
     except (FileError, EntryExists) as error:
         return replace(wiring, not_kept=str(error))
 
@@ -98,11 +100,12 @@ def _keep(
     a measurement must not change which head is taken.
     """
     entry = found.entry
-    if entry is None and found.snapshot is not None and not resolve(Subject.of(source), catalog.sidecars).entries:
+    if entry is None and found.snapshot is not None and not resolve(Subject.of(source), catalog.heads).entries:
         base = next((name for name in Subject.of(source).names if is_repo(name)), None)
         if base is not None:
             repo, sha = found.snapshot.repo, found.snapshot.sha
-            entry = SidecarEntry(base=base, repo=repo, licence=_LICENCE_UNKNOWN, revision=sha, layout=layout)
+            kind = SidecarEntry if found.files.config is None else AssistantEntry
+            entry = kind(base=base, repo=repo, licence=_LICENCE_UNKNOWN, revision=sha, layout=layout)
     if entry is None:
         # of two programs that measure at the same time one may be forgotten, and will measure again
         write_atomically(probes, with_probe(read_probes(probes), record))
@@ -115,7 +118,7 @@ def _keep(
 def _digest_of_head(files: HeadFiles) -> str:
     """Of the tensors alone: the same for a file that was renamed, or given metadata."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(read_tensors(files).items()):
+    for name, tensor in sorted(files.read().items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
         digest.update(_bytes_of(tensor))
     return f"sha256:{digest.hexdigest()}"

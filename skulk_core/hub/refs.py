@@ -87,17 +87,20 @@ def parse_trunk(text: str) -> DemoRef | FolderRef | FileRef | RepoRef:
     return parse_model(text)
 
 
-def parse_sidecar(text: str) -> FileRef | RepoRef:
-    """Read a sidecar: a file, a folder holding `mtp.safetensors`, or `OWNER/NAME[@REVISION]`.
+def parse_sidecar(text: str) -> FileRef | FolderRef | RepoRef:
+    """Read a sidecar: a file, a folder holding `mtp.safetensors`, an assistant's folder, or `OWNER/NAME[@REVISION]`.
 
-    Raises `FileError` for a folder without that file, `OptionError` for anything else that is none of the three.
+    Raises `FileError` for a folder with neither that file nor a configuration, `OptionError` for anything else that is
+    none of the four.
     """
     path = os.path.expanduser(text)
     if os.path.isdir(path):
         file = Path(path) / SIDECAR_FILE
-        if not file.is_file():
-            raise FileError(path, f"holds no {SIDECAR_FILE}")
-        return FileRef(file)
+        if file.is_file():
+            return FileRef(file)
+        if (Path(path) / "config.json").is_file():
+            return FolderRef(Path(path))
+        raise FileError(path, f"holds no {SIDECAR_FILE}")
     if os.path.exists(path):
         return FileRef(Path(path))
     if _looks_like_a_path(text) or text.endswith(".safetensors"):

@@ -14,17 +14,18 @@ from huggingface_hub import get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
 from skulk_core.errors import HubError, HubUnreachable
+from skulk_core.formats.head_names import is_assistant
 from skulk_core.formats.sidecar import SIDECAR_FILE
 from skulk_core.hub.client_errors import CLIENT_ERRORS, CONNECTION_ERRORS, translate
 from skulk_core.hub.gguf_names import is_model, preferred
 from skulk_core.hub.headers import INDEX_FILE, index_files
+from skulk_core.hub.model_config import CONFIG_FILE, NoConfig, read_model_config
 from skulk_core.hub.progress import OnProgress, bar_class, interruptible
 from skulk_core.hub.refs import RepoRef
 
-CONFIG_FILE = "config.json"
-
 # Patterns are matched against whole paths, `*` across slashes.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "README.md")
+_WEIGHTS = (CONFIG_FILE, "*.safetensors", INDEX_FILE)
 _OTHER_FORMATS = ("original/*", "onnx/*", "openvino/*", "gguf/*", "consolidated*.safetensors")
 
 
@@ -61,6 +62,22 @@ def fetch_model(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot
     return _fetch_gguf(RepoRef(ref.repo, snapshot.sha), name, on_progress)
 
 
+def cached_model(ref: RepoRef) -> Snapshot | None:
+    """The model's files in the cache, if none is missing; nobody is asked."""
+    try:
+        path = Path(snapshot_download(ref.repo, revision=ref.revision, local_files_only=True))
+    except CLIENT_ERRORS:
+        return None
+    return Snapshot(path, ref.repo, path.name) if _missing_from_model(path) is None else None
+
+
+def fetch_without_weights(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot:
+    """Everything of a model but its weights. Raises as `fetch_model` does."""
+    snapshot = _fetch(ref, _MODEL_FILES, (*_OTHER_FORMATS, "*.safetensors"), on_progress)
+    _require(snapshot, ref, None if (snapshot.path / CONFIG_FILE).is_file() else CONFIG_FILE)
+    return snapshot
+
+
 def _fetch_gguf(ref: RepoRef, name: str, on_progress: OnProgress | None) -> Snapshot:
     snapshot = fetch_files(ref, (name,), on_progress)
     return replace(snapshot, gguf=snapshot.path / name)
@@ -79,6 +96,28 @@ def fetch_sidecar(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapsh
     """The one file of a sidecar repository, `mtp.safetensors` in `Snapshot.path`. Raises as `fetch_model` does."""
     snapshot = _fetch(ref, (SIDECAR_FILE,), (), on_progress)
     _require(snapshot, ref, None if (snapshot.path / SIDECAR_FILE).is_file() else SIDECAR_FILE)
+    return snapshot
+
+
+def fetch_assistant(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot:
+    """Configuration and weights of a draft model. Raises as `fetch_model` does."""
+    snapshot = _fetch(ref, _WEIGHTS, _OTHER_FORMATS, on_progress)
+    _require(snapshot, ref, _missing_from_model(snapshot.path))
+    return snapshot
+
+
+def fetch_head(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot:
+    """What a repository has to draft with: its sidecar, or all of it if it is an assistant. Raises as `fetch_model`.
+
+    Of a repository that is neither nothing but the configuration is fetched.
+    """
+    snapshot = _fetch(ref, (SIDECAR_FILE, CONFIG_FILE), (), on_progress)
+    if (snapshot.path / SIDECAR_FILE).is_file():
+        return snapshot
+    config = read_model_config(snapshot.path)
+    if not isinstance(config, NoConfig) and is_assistant(config.get("model_type")):
+        return fetch_assistant(RepoRef(ref.repo, snapshot.sha), on_progress)
+    _require(snapshot, ref, f"{SIDECAR_FILE}, and is no draft model")
     return snapshot
 
 

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-from skulk_core.models.elementwise import exp, power_is_faster
+from skulk_core.numerics.elementwise import exp, power_is_faster
 
 # Query rows scored at once: keys that a block may not see are not scored, and a block's scores stay in the cache.
 _BLOCK_ROWS = 128

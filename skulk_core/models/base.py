@@ -33,6 +33,10 @@ class Activations:
         """The same rows after some layers."""
         return replace(self, h=h)
 
+    def rows(self, start: int, end: int) -> "Activations":
+        """Rows ``[start, end)``."""
+        return Activations(self.tokens[start:end], self.position + start, self.h[start:end])
+
 
 @dataclass(frozen=True)
 class Hidden:
@@ -81,6 +85,39 @@ class Target(abc.ABC):
     @abc.abstractmethod
     def make_head_layer(self) -> Any:
         """A new full-attention decoder layer of the trunk's kind, weights not loaded, for a head in its layout."""
+
+    def begin_pass(self, entering: Activations) -> Any:
+        """What the layers of one pass over ``entering`` have in common besides masks, for `run_nth_layer`.
+
+        None for most families. A prompt in parts is a pass for each part. Nothing is remembered in the target.
+        """
+        return None
+
+    def run_nth_layer(self, index: int, h: mx.array, cache: LayerCache, mask: Any, in_common: Any) -> mx.array:
+        """`run_layer` of this host's layer ``index`` in the pass that gave ``in_common``."""
+        return self.run_layer(self.layers[index], h, cache, mask)
+
+    def outer_modules(self) -> list[Any]:
+        """Modules besides the layers whose weights this host needs.
+
+        The embedding where rows enter; norm and LM head where they leave, and the embedding, for that host drafts.
+        """
+        first, last = self.layer_range.start == 0, self.layer_range.end == self.num_layers
+        modules = [self.text_model.model.embed_tokens] if first or last else []
+        if last:
+            modules.append(self.text_model.model.norm)
+            if self.lm_head is not None:
+                modules.append(self.lm_head)
+        return modules
+
+    def drop_parts_of_others(self) -> None:
+        """Let go of parts of a weight that only other hosts' layers need, where the model is this target's alone."""
+        return
+
+    @property
+    def overflows_in_float16(self) -> bool:
+        """Whether activations of this family leave float16's range."""
+        return False
 
     @property
     def released_conventions(self) -> Conventions | None:
@@ -149,33 +186,45 @@ class Target(abc.ABC):
 
     def run(self, activations: Activations, caches: CacheList) -> Activations:
         """Run this host's layers over ``activations``, before the final norm; every cache is fed the rows."""
-        width = len(activations)
+        assert len(caches) == len(self.layers), f"{len(caches)} caches for {len(self.layers)} layers"
+        width, in_common = len(activations), self.begin_pass(activations)
         masks: dict[object, Any] = {}
         h = activations.h
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for index, cache in enumerate(caches):
             if cache.mask_key not in masks:
                 masks[cache.mask_key] = cache.mask(width)
-            h = self.run_layer(layer, h, cache, masks[cache.mask_key])
+            h = self.run_nth_layer(index, h, cache, masks[cache.mask_key], in_common)
             hand_over(h)
         return activations.with_h(h)
 
-    def run_and_commit(self, activations: Activations, caches: CacheList) -> Activations:
-        """`run`, and every cache keeps every row: for a prompt, whose parts a CPU computes side by side."""
+    def run_and_commit(self, activations: Activations, caches: CacheList, *, last_row: bool = False) -> Activations:
+        """`run`, and every cache keeps every row: for a prompt, whose parts a CPU computes side by side.
+
+        With ``last_row`` the last layer is run for the last row alone, where that is less work, and that row is all
+        that is returned: nobody may want the others, neither a head nor another host.
+        """
         parts = parts_of(len(activations))
-        h = [activations.h[start:end] for start, end in parts] if len(parts) > 1 else [activations.h]
+        entering = [activations.rows(*part) for part in parts] if len(parts) > 1 else [activations]
+        h, in_common = [part.h for part in entering], [self.begin_pass(part) for part in entering]
         masks: dict[object, Any] = {}
 
         def run(part: int, index: int) -> None:
             cache, rows = caches[index], h[part].shape[0]
-            key = part, cache.mask_key
-            if key not in masks:
-                masks[key] = cache.mask(rows)
-            h[part] = self.run_layer(self.layers[index], h[part], cache, masks[key])
+            if last_row and index == len(self.layers) - 1 and in_common[part] is None:
+                h[part] = self.run_layer_for_last(self.layers[index], h[part], cache)
+            else:
+                key = part, cache.mask_key
+                if key not in masks:
+                    masks[key] = cache.mask(rows)
+                h[part] = self.run_nth_layer(index, h[part], cache, masks[key], in_common[part])
             cache.commit(rows)
             # what the layer remembers too: the next part waits for it
             hand_over(h[part], *cache.arrays())
 
         wave(len(parts), len(self.layers), run)
+        if last_row:
+            end = activations.position + len(activations) - 1
+            return Activations(activations.tokens[-1:], end, h[-1][-1:])
         return activations.with_h(mx.concatenate(h) if len(h) > 1 else h[0])
 
     def norm(self, h: mx.array) -> mx.array:

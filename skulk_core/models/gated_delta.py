@@ -22,7 +22,7 @@ from functools import lru_cache
 import mlx.core as mx
 
 from skulk_core.cache.recurrent import OuterProductWrites
-from skulk_core.models.elementwise import exp
+from skulk_core.numerics.elementwise import exp
 
 # Rows solved as one triangular system. 64 keeps the [C, C] systems small against the [C, D] products at the head
 # sizes in use; the recurrence between chunks is sequential.

@@ -10,9 +10,9 @@ from mlx_lm.models.gated_delta import gated_delta_kernel
 from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
-from skulk_core.models.elementwise import sigmoid, silu, swiglu
 from skulk_core.models.gated_delta import gated_delta_rule
 from skulk_core.models.light import RowNorm, is_small, linear
+from skulk_core.numerics.elementwise import sigmoid, silu, swiglu
 
 # (qkv, z, b, a) of T rows: qkv [T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [T, Hv Dv] the output gate,
 # b and a [T, Hv]

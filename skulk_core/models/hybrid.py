@@ -10,9 +10,9 @@ from skulk_core.cache.base import LayerCache
 from skulk_core.cache.recurrent import RecurrentCache
 from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
-from skulk_core.models.elementwise import sigmoid
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
 from skulk_core.models.light import Rotary, RowNorm, linear
+from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
 

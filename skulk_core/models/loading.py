@@ -1,7 +1,7 @@
 """From a checkpoint folder to a target and its tokenizer, through mlx-lm's own loaders."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,20 @@ from mlx_lm.utils import _get_classes as mlx_lm_classes
 from mlx_lm.utils import load_model, load_tokenizer
 
 from skulk_core.errors import FileError, OptionError, UnsupportedModel
+from skulk_core.formats.elsewhere import AbsentTensor
 from skulk_core.formats.head_names import belongs_to_head
 from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
-from skulk_core.models.registry import make_target, require_adapter, supported_types
+from skulk_core.models.registry import config_changes, make_target, require_adapter, supported_types
 from skulk_core.types import LayerRange
 
 # What a configuration with a wrong value raises somewhere in mlx-lm or transformers.
 FILES_AT_FAULT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _TEXT_PARTS = ("qwen3_5_text", "qwen3_5_moe_text")
+
+# what `mx.load` makes of safetensors' dtypes; others are bytes
+_STORED_DTYPES = {"F32": mx.float32, "BF16": mx.bfloat16, "F16": mx.float16, "U32": mx.uint32, "I32": mx.int32}
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -96,22 +100,48 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load(path: Path, dtype: str = "checkpoint", layer_range: LayerRange | None = None) -> LoadedModel:
+def load(
+    path: Path,
+    dtype: str = "checkpoint",
+    layer_range: LayerRange | None = None,
+    absent: Sequence[AbsentTensor] = (),
+) -> LoadedModel:
     """Load the layers ``layer_range`` of the checkpoint in the folder ``path``, or of the GGUF file ``path``.
 
     Other layers of a folder are never read. ``dtype`` is the dtype of activations and unquantised weights: a key of
-    `DTYPES`, or `checkpoint` for what the files hold (of a GGUF file, which mixes them, `Parts.dtype`). Raises
-    `FileError`, `UnsupportedModel`, `OptionError`.
+    `DTYPES`, or `checkpoint` for what the files hold (of a GGUF file, which mixes them, `Parts.dtype`; of a model that
+    overflows in float16 and was stored in it, bfloat16). ``absent`` are tensors in files that are not in the folder,
+    none of them of these layers. Raises `FileError`, `UnsupportedModel`, `OptionError`.
     """
-    parts = _load_gguf(path) if path.is_file() else _load_folder(path)
+    loaded = outline(path, dtype, layer_range, absent)
+    mx.eval(held_weights(loaded.target))
+    return loaded
+
+
+def outline(
+    path: Path,
+    dtype: str = "checkpoint",
+    layer_range: LayerRange | None = None,
+    absent: Sequence[AbsentTensor] = (),
+) -> LoadedModel:
+    """As `load`, but no weight of a folder is read before it is used: for its shape, its text and its tokenizer."""
+    parts = _load_gguf(path) if path.is_file() else _load_folder(path, absent)
     target = make_target(parts.model, layer_range)
-    wanted = parts.dtype if dtype == "checkpoint" else dtype
+    wanted = _fitting_dtype(target, parts.dtype) if dtype == "checkpoint" else dtype
     if wanted is not None:
         if wanted not in DTYPES:
             raise OptionError("--dtype", wanted, f"not one of auto, {', '.join(DTYPES)}")
+        if wanted == "float16" and target.overflows_in_float16:
+            raise OptionError("--dtype", wanted, "this model's activations overflow in it; take bfloat16 or float32")
         cast(parts.model, DTYPES[wanted])
-    mx.eval(held_weights(target))
+    target.drop_parts_of_others()
     return LoadedModel(target, parts.make_tokenizer(), parts.config, parts.headers)
+
+
+def _fitting_dtype(target: Target, named: str | None) -> str | None:
+    """The dtype to cast to where nobody chose one: ``named``, but none that the model overflows in."""
+    in_float16 = named == "float16" or (named is None and target.dtype == mx.float16)
+    return "bfloat16" if in_float16 and target.overflows_in_float16 else named
 
 
 def _load_gguf(file: Path) -> Parts:
@@ -121,13 +151,14 @@ def _load_gguf(file: Path) -> Parts:
     return load_gguf(file)
 
 
-def _load_folder(folder: Path) -> Parts:
-    model_type = read_config(folder)["model_type"]
-    headers = read_checkpoint_headers(folder)
+def _load_folder(folder: Path, absent: Sequence[AbsentTensor] = ()) -> Parts:
+    said = read_config(folder)
+    model_type = said["model_type"]
+    headers = read_checkpoint_headers(folder, {tensor.file for tensor in absent})
     try:
-        model, config = load_model(
-            folder, lazy=True, model_config=_renamed(model_type), get_model_classes=_trunk_classes
-        )
+        changes = {**renamed(model_type), **config_changes(said)}
+        classes = partial(_trunk_classes, absent=absent)
+        model, config = load_model(folder, lazy=True, model_config=changes, get_model_classes=classes)
     except FILES_AT_FAULT as error:
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
@@ -136,13 +167,13 @@ def _load_folder(folder: Path) -> Parts:
     return Parts(model, config, headers, partial(make_tokenizer, folder, config, folder))
 
 
-def _renamed(model_type: str) -> dict[str, str]:
+def renamed(model_type: str) -> dict[str, str]:
     """Overrides for a configuration that transformers saved of a text part alone, which mlx-lm knows as the whole."""
     whole = model_type.removesuffix("_text")
     return {"model_type": whole} if model_type in _TEXT_PARTS else {}
 
 
-def _trunk_classes(config: dict[str, Any]) -> tuple[type, type]:
+def _trunk_classes(config: dict[str, Any], absent: Sequence[AbsentTensor]) -> tuple[type, type]:
     """mlx-lm's classes for ``config``, with a model that leaves a checkpoint's own head out of its weights.
 
     Families that are released with a head drop it themselves; any other, and some converted checkpoints, would refuse
@@ -152,13 +183,20 @@ def _trunk_classes(config: dict[str, Any]) -> tuple[type, type]:
     require_adapter(model_class)
 
     def sanitize(self: Any, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-        trunk = {name: weight for name, weight in weights.items() if not belongs_to_head(name)}
+        # how a family reads its weights can depend on which there are: those of other hosts are named, and never read
+        elsewhere = {tensor.name: _placeholder(tensor) for tensor in absent}
+        trunk = {name: weight for name, weight in {**elsewhere, **weights}.items() if not belongs_to_head(name)}
         done: dict[str, mx.array] = model_class.sanitize(self, trunk) if hasattr(model_class, "sanitize") else trunk
         return done
 
     # keeps its module's name, by which the registry knows it
     names = {"sanitize": sanitize, "__module__": model_class.__module__}
     return type(model_class.__name__, (model_class,), names), args_class
+
+
+def _placeholder(tensor: AbsentTensor) -> mx.array:
+    """A view of one zero in the shape of a tensor that another host has."""
+    return mx.broadcast_to(mx.zeros((), _STORED_DTYPES.get(tensor.dtype, mx.uint8)), tensor.shape)
 
 
 def shortened(message: str) -> str:
@@ -179,19 +217,8 @@ def cast(model: Any, dtype: mx.Dtype) -> None:
 
 
 def held_weights(target: Target) -> list[mx.array]:
-    """The weights of this host's layers; the embedding where rows enter, norm and LM head where they leave.
-
-    The last host drafts, so it embeds too.
-    """
-    first, last = target.layer_range.start == 0, target.layer_range.end == target.num_layers
-    text = target.text_model
-    modules = [*target.layers]
-    if first or last:
-        modules.append(text.model.embed_tokens)
-    if last:
-        modules.append(text.model.norm)
-        if target.lm_head is not None:
-            modules.append(target.lm_head)
+    """The weights that this host needs: those of its layers, and see `Target.outer_modules`."""
+    modules = [*target.layers, *target.outer_modules()]
     return [array for module in modules for _, array in tree_flatten(module.parameters())]
 
 

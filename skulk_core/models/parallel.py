@@ -6,6 +6,7 @@ Consecutive parts of a text run through the layers as a wave, each part one laye
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import mlx.core as mx
@@ -17,9 +18,27 @@ _LEAST_ROWS = 64
 _MOST_STREAMS = 8
 
 
+@dataclass
+class _State:
+    """Whether this process computes the parts of a prompt one after another; the one mutable thing here."""
+
+    in_order: bool = False
+
+
+_state = _State()
+
+
+def compute_in_order() -> None:
+    """From now on a prompt is one part: where hosts add their shares of a layer up, all must do so in one order."""
+    _state.in_order = True
+    _streams.cache_clear()
+
+
 @cache
 def _streams() -> tuple[mx.Stream, ...]:
     """One stream for each core this process may use; empty where one stream already uses the whole device."""
+    if _state.in_order:
+        return ()
     if mx.default_device() != mx.cpu or (blas.prepare().threads or 1) > 1:
         # a BLAS with threads of its own: the model is large and its products already use the cores
         return ()

@@ -1,6 +1,7 @@
 """Which adapter serves which mlx-lm model type. A new family is one file and one line here."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from skulk_core.errors import UnsupportedModel
@@ -25,12 +26,31 @@ _ADAPTERS = {
     "smollm3": "plain:PlainTarget",
     "hunyuan_v1_dense": "plain:PlainTarget",
     "glm4": "plain:PlainTarget",
+    "gemma4": "gemma4:Gemma4Target",
+    "gemma4_text": "gemma4:Gemma4Target",
+}
+
+# model type as a checkpoint says it -> module that tells what its configuration means in mlx-lm's words
+_CONFIGS = {
+    "gemma4": "gemma4_config",
+    "gemma4_text": "gemma4_config",
+    "gemma4_unified": "gemma4_config",
+    "gemma4_unified_text": "gemma4_config",
 }
 
 
 def supported_types() -> tuple[str, ...]:
     """Model types with an adapter, by mlx-lm's names."""
     return tuple(sorted(_ADAPTERS))
+
+
+def config_changes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries to replace in a checkpoint's ``config`` so that mlx-lm reads it as its makers do; for most none."""
+    module = _CONFIGS.get(config["model_type"])
+    if module is None:
+        return {}
+    changes: dict[str, Any] = importlib.import_module(f"skulk_core.models.{module}").config_changes(config)
+    return changes
 
 
 def require_adapter(model_class: type) -> str:

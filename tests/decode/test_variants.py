@@ -9,7 +9,8 @@ from mlx_lm.convert import convert
 
 from skulk_core.decode.decoder import Decoder
 from skulk_core.heads.base import DraftHead
-from skulk_core.heads.loading import load_head, own_head, sidecar_head
+from skulk_core.heads.files import own_head, sidecar_head
+from skulk_core.heads.loading import load_head
 from skulk_core.models.loading import LoadedModel, load
 from skulk_core.runtime.resources import demo_sidecar
 from skulk_core.sampling.greedy import GreedySampler

@@ -13,7 +13,9 @@ from tiny_heads import RecordingSampler, TorchHead, metadata, write_sidecar
 from tiny_models import VOCAB, random_tokens, relative_error
 
 from skulk_core.errors import ConventionsUnknown, FileError, OptionError, SidecarError
-from skulk_core.heads.loading import PRECISIONS, LoadedHead, load_head, own_head, resolve_precision, sidecar_head
+from skulk_core.heads.files import own_head, sidecar_head
+from skulk_core.heads.loading import PRECISIONS, LoadedHead, load_head, resolve_precision
+from skulk_core.heads.qwen_mtp import LAYOUT
 from skulk_core.models.loading import LoadedModel, load
 from skulk_core.sampling.base import Place
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
@@ -300,7 +302,7 @@ def test_what_auto_means_is_decided_by_trunk_and_device(dense: Pair, monkeypatch
     def auto(device: mx.DeviceType, **config: Any) -> str:
         with monkeypatch.context() as patch:
             patch.setattr(mx, "default_device", lambda: mx.Device(device))
-            return resolve_precision(replace(dense.model, config=config), "auto")
+            return resolve_precision(replace(dense.model, config=config), "auto", LAYOUT)
 
     assert auto(mx.gpu) == auto(mx.cpu) == "trunk"
     assert auto(mx.gpu, quantization={"group_size": 64, "bits": 8}) == "trunk"

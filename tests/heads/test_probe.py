@@ -11,7 +11,7 @@ from demo import demo
 
 from skulk_core.errors import ConventionsUnknown, HeadDoesNotFit, SidecarError
 from skulk_core.heads import own_text, probe
-from skulk_core.heads.loading import sidecar_head
+from skulk_core.heads.files import sidecar_head
 from skulk_core.heads.own_text import OwnText
 from skulk_core.heads.verdict import Probe
 from skulk_core.models.loading import LoadedModel, load

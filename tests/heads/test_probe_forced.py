@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gemma4_tiny
 import mlx.core as mx
 import pytest
 import torch
@@ -15,12 +16,13 @@ from tiny_heads import TorchHead, metadata, write_sidecar
 from tiny_models import random_tokens
 
 from skulk_core.heads.base import WiredHead
-from skulk_core.heads.loading import load_head, sidecar_head
-from skulk_core.models.base import Hidden
+from skulk_core.heads.files import assistant_head, sidecar_head
+from skulk_core.heads.loading import load_head
+from skulk_core.models.base import Hidden, Target
 from skulk_core.models.loading import LoadedModel, load
 from skulk_core.sampling.base import Place
 from skulk_core.sampling.greedy import GreedySampler
-from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
+from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
 DEPTH = 3
 TEXT = random_tokens(13, seed=4)
@@ -72,13 +74,16 @@ class Told(GreedySampler):
         return mx.array([self._came[len(drafted)]]), None
 
 
-def one_by_one(head: WiredHead, hidden: Hidden) -> list[list[int]]:
+def one_by_one(head: WiredHead, target: Target, text: mx.array) -> list[list[int]]:
     """Drafts after each pair, position by position, by the calls that decoding makes."""
     drafts: list[list[int]] = [[] for _ in range(DEPTH)]
-    tokens = NEXT.tolist()
+    tokens = text[1:].tolist()
     for pair in range(len(tokens)):
+        caches = target.make_caches()
+        head.read_from(caches)
         head.reset()
-        head.ingest(hidden.rows(0, pair + 1), NEXT[: pair + 1])
+        hidden = target.hidden(target.run_and_commit(target.embed(text[: pair + 1], 0), caches))
+        head.ingest(hidden, text[1 : pair + 2])
         told = Told([*tokens[pair + 1 :], 0])
         head.draft(min(DEPTH, len(tokens) - pair), told, Place(0))
         for position, token in enumerate(told.drafted):
@@ -88,8 +93,8 @@ def one_by_one(head: WiredHead, hidden: Hidden) -> list[list[int]]:
 
 def check(tiny: Tiny, conventions: Conventions, folder: Path) -> list[list[int]]:
     head, hidden = tiny.wired(conventions, folder), tiny.hidden
-    forced = [draft.tolist() for draft in head.forced(hidden, NEXT, DEPTH)]
-    assert forced == one_by_one(head, hidden)
+    forced = [draft.tolist() for draft in head.forced(TEXT, hidden, DEPTH)]
+    assert forced == one_by_one(head, tiny.model.target, TEXT)
     return forced
 
 
@@ -106,10 +111,27 @@ def test_heads_on_other_trunks_are_measured_as_they_would_draft(family: str, tin
     check(tiny(family), WIRINGS[5], tmp_path)
 
 
+@pytest.mark.parametrize(("size", "ordered"), [("E2B", True), ("26B-A4B", False), ("31B", True)])
+def test_an_assistant_is_measured_as_it_would_draft(size: str, ordered: bool, tmp_path: Path) -> None:
+    """Both position rules, on a text that its sliding layers no longer see whole."""
+    trunk = gemma4_tiny.torch_target(size, sliding_window=5)
+    model = load(gemma4_tiny.save_target(trunk, tmp_path / "target"), "float32")
+    gemma4_tiny.save_assistant(gemma4_tiny.torch_assistant(trunk, ordered=ordered), tmp_path / "assistant")
+    hidden = model.target.hidden(model.target.run(model.target.embed(TEXT[:-1], 0), model.target.make_caches()))
+    seen = []
+    for rule in (PositionRule.LAST_COMMITTED, PositionRule.BEFORE_LAST):
+        files = assistant_head(tmp_path / "assistant")
+        head = load_head(model, files, overrides={"position_rule": rule}).head
+        assert isinstance(head, WiredHead)
+        seen.append([draft.tolist() for draft in head.forced(TEXT, hidden, DEPTH)])
+        assert seen[-1] == one_by_one(head, model.target, TEXT)
+    assert seen[0] != seen[1]
+
+
 def test_what_was_forced_leaves_no_trace(tiny: Any, tmp_path: Path) -> None:
     """Otherwise a head that was measured goes on from a text that nobody asked for."""
     head, hidden = tiny("qwen3_5").wired(WIRINGS[0], tmp_path), tiny("qwen3_5").hidden
     head.ingest(hidden.rows(0, 5), NEXT[:5])
     before = head.draft(3, GreedySampler(), Place(0)).tokens.tolist()
-    mx.eval(head.forced(hidden, NEXT, 2))
+    mx.eval(head.forced(TEXT, hidden, 2))
     assert head.draft(3, GreedySampler(), Place(0)).tokens.tolist() == before

@@ -13,8 +13,9 @@ from demo import demo
 from skulk_core.catalog import Catalog, SidecarEntry, user_catalog
 from skulk_core.errors import ConventionsUnknown, FormatError, HeadDoesNotFit
 from skulk_core.heads import wiring
+from skulk_core.heads.files import sidecar_head
 from skulk_core.heads.finding import HeadFound, NoHead, find_head
-from skulk_core.heads.loading import load_head, sidecar_head
+from skulk_core.heads.loading import load_head
 from skulk_core.heads.verdict import Candidate, Probe
 from skulk_core.heads.wiring import probes_file, settle
 from skulk_core.hub.refs import DemoRef, FileRef, FolderRef

@@ -24,7 +24,8 @@ from tiny_heads import (
 from tiny_models import assert_close, random_tokens
 
 from skulk_core.heads.base import DraftHead
-from skulk_core.heads.loading import LoadedHead, load_head, own_head, sidecar_head
+from skulk_core.heads.files import own_head, sidecar_head
+from skulk_core.heads.loading import LoadedHead, load_head
 from skulk_core.models.base import Hidden
 from skulk_core.models.loading import LoadedModel, load
 from skulk_core.sampling.base import Place

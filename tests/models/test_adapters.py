@@ -75,10 +75,13 @@ def test_stages_hold_every_weight_of_the_model(case: Case) -> None:
     assert ids(whole) == {id(array) for array in _parameters(model)}
 
 
+@pytest.mark.parametrize("last_row", [False, True])
 @pytest.mark.parametrize("num_streams", [0, 2, 3, 8])
 @pytest.mark.parametrize("name", ["qwen3_5", "qwen3_next", "llama-sliding"])
-def test_long_passes_on_any_number_of_cores(name: str, num_streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a text depends on how many cores its prompt was read with."""
+def test_long_passes_on_any_number_of_cores(
+    name: str, num_streams: int, last_row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a text depends on how many cores its prompt was read with, or on whether a head reads along."""
     streams = tuple(mx.new_stream(mx.cpu) for _ in range(num_streams))
     monkeypatch.setattr(parallel, "_streams", lambda: streams)
     passes = [300, 129, 1, 4, 191, 2]
@@ -87,10 +90,14 @@ def test_long_passes_on_any_number_of_cores(name: str, num_streams: int, monkeyp
     target, position = make_target(model), 0
     caches = target.make_caches()
     for width in passes:
-        ran = target.run_and_commit(target.embed(text[position : position + width], position), caches)
-        logits = target.logits(target.hidden(ran).post_norm)
-        assert_close(logits, expected[position : position + width])
+        entering = target.embed(text[position : position + width], position)
         position += width
+        ran = target.run_and_commit(entering, caches, last_row=last_row)
+        logits = target.logits(target.hidden(ran).post_norm)
+        assert len(ran) == len(logits) == (1 if last_row else width)
+        assert ran.position == position - len(ran)
+        assert_close(logits, expected[position - len(ran) : position])
+        assert caches.rows == position
 
 
 def test_every_supported_type_is_checked_here() -> None:

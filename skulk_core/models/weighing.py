@@ -1,0 +1,134 @@
+"""What a model weighs, layer by layer, wherever its files are: a folder, a GGUF file, the Hub. No weight is read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from mlx.utils import tree_flatten
+
+from skulk_core.errors import FileError, HubError
+from skulk_core.hub.headers import INDEX_FILE
+from skulk_core.hub.model_config import CONFIG_FILE
+from skulk_core.hub.ranges import CheckpointFiles, FolderFiles, HubFiles, read_small
+from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef
+from skulk_core.hub.snapshot import cached_model
+from skulk_core.hub.sources import ModelSource, locate_model
+from skulk_core.hub.stored_tensors import StoredTensors
+from skulk_core.memory.placement import ModelBytes
+from skulk_core.memory.weights import ITEM_NBYTES, WeightBytes, weigh
+from skulk_core.models.loading import text_config
+from skulk_core.models.shape import Shape, shape_of
+
+# A worker's own memory before it has loaded anything: Python, MLX, transformers.
+PROCESS_NBYTES = 350_000_000
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A model as its files declare it. `where` names them for a person; `sha` is the Hub's commit, or empty."""
+
+    where: str
+    sha: str
+    config: Mapping[str, Any]
+    shape: Shape
+    weights: WeightBytes
+    item_nbytes: int
+
+    def needs(self, context: int, head_nbytes: int) -> ModelBytes:
+        """What a plan must place, for a context of so many tokens and a draft head of so many bytes."""
+        return ModelBytes(
+            weights=self.weights,
+            outer=self.shape.outer,
+            caches=self.shape.caches,
+            working=self.shape.working,
+            context=context,
+            item_nbytes=self.item_nbytes,
+            # a head keeps a layer's cache of its own
+            head_nbytes=head_nbytes + (self._head_cache(context) if head_nbytes else 0),
+            process_nbytes=PROCESS_NBYTES,
+            split_points=self.shape.split_points,
+        )
+
+    def _head_cache(self, context: int) -> int:
+        return max(shape.nbytes(context, self.item_nbytes) for shape in self.shape.caches)
+
+
+def weigh_model(
+    ref: DemoRef | FolderRef | FileRef | RepoRef, dtype: str, *, writes_scores: bool, cancel: Event | None = None
+) -> Weighed:
+    """Read configuration and headers of ``ref``; of a repository that is not cached whole, by byte ranges from the Hub.
+
+    ``dtype`` as `load` takes it. Raises `FileError`, `UnsupportedModel`, and the Hub's errors.
+    """
+    if isinstance(ref, RepoRef):
+        cached = cached_model(ref)
+        if cached is None:
+            files = HubFiles.at(ref, cancel or Event())
+            return _of_files(files, str(files), files.sha, dtype, writes_scores=writes_scores)
+        return _of_folder(cached.path, f"{cached.repo}@{cached.sha}", cached.sha, dtype, writes_scores=writes_scores)
+    source = locate_model(ref)
+    if source.gguf is not None:
+        return _of_gguf(source, source.gguf, dtype, writes_scores=writes_scores)
+    return _of_folder(source.folder, str(source), "", dtype, writes_scores=writes_scores)
+
+
+def _of_folder(folder: Path, where: str, sha: str, dtype: str, *, writes_scores: bool) -> Weighed:
+    return _of_files(FolderFiles(folder), where, sha, dtype, writes_scores=writes_scores)
+
+
+def _of_files(files: CheckpointFiles, where: str, sha: str, dtype: str, *, writes_scores: bool) -> Weighed:
+    if CONFIG_FILE not in files.names:
+        raise FileError(where, f"has no {CONFIG_FILE}")
+    try:
+        config = json.loads(read_small(files, CONFIG_FILE))
+    except ValueError as error:
+        raise FileError(f"{where}/{CONFIG_FILE}", f"not valid JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise FileError(f"{where}/{CONFIG_FILE}", "names no model_type")
+    shape = shape_of(config, where, writes_scores=writes_scores)
+    tensors = StoredTensors.of(files)
+    headers = tensors.get_all(tensors.file_of)
+    weights = weigh(headers, shape.num_layers, shape.outer, dtype, f"{where}/{INDEX_FILE}")
+    return Weighed(where, sha, config, shape, weights, _item_nbytes(config, dtype))
+
+
+def _of_gguf(source: ModelSource, file: Path, dtype: str, *, writes_scores: bool) -> Weighed:
+    """MLX maps a GGUF file when it opens it; what would be loaded is counted on the modules, none of it evaluated."""
+    # it stands on the loading of models, and few plans need it
+    from skulk_core.models.gguf import load_gguf
+    from skulk_core.models.registry import make_target
+
+    parts = load_gguf(file)
+    shape = shape_of(parts.config, str(source), writes_scores=writes_scores)
+    target = make_target(parts.model)
+    item = _item_nbytes(parts.config, parts.dtype or dtype if dtype == "checkpoint" else dtype)
+
+    def nbytes(module: Any) -> int:
+        arrays = [array for _, array in tree_flatten(module.parameters())]
+        return sum(array.size * item if "float" in str(array.dtype) else array.nbytes for array in arrays)
+
+    by_part = {name: nbytes(_named(target.text_model, name)) for name in shape.outer.every}
+    weights = WeightBytes(tuple(nbytes(layer) for layer in target.all_layers), by_part)
+    return Weighed(str(source), "", parts.config, shape, weights, item)
+
+
+def _named(text_model: Any, part: str) -> Any:
+    owner = text_model.model if part in text_model.model else text_model
+    return owner[part]
+
+
+def _item_nbytes(config: Mapping[str, Any], dtype: str) -> int:
+    """Bytes of a number of the activations."""
+    said = text_config(config).get("dtype") or text_config(config).get("torch_dtype") or config.get("torch_dtype")
+    return ITEM_NBYTES.get(dtype) or ITEM_NBYTES.get(str(said), 2)
+
+
+def sidecar_nbytes(ref: RepoRef, file: str, cancel: Event | None = None) -> int:
+    """Bytes of a published head's file, of which nothing is fetched. Raises the Hub's errors."""
+    files = HubFiles.at(ref, cancel or Event())
+    if file not in files.names:
+        raise HubError(ref.repo, f"the repository has no {file}")
+    return files.stat(file).nbytes

@@ -1,0 +1,132 @@
+"""`skulk run` with an assistant: a folder, the catalog's own, and what is said where there is none to be had."""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import assistants
+import pytest
+from assistants import ASSISTANT, TARGET
+from cli_runner import Finished, Program, in_process
+from hub_loopback import LoopbackHub, Repo
+
+PROMPT = "The class statement is used to "
+NUM_TOKENS = 24
+SHORT = (PROMPT, "--max-tokens", str(NUM_TOKENS))
+RULE = ("--convention", "position_rule=last_committed")
+BASE = "google/gemma-4-12B-it"
+TUNED = "someone/gemma-4-12B-it-tuned-8bit"
+
+
+@cache
+def plain() -> list[int]:
+    """What plain decoding answers."""
+    return assistants.decode(None, PROMPT, 0, NUM_TOKENS).tokens
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[LoopbackHub]:
+    """Google's names, and behind them the tiny pair; and a variant, whose card names its base."""
+    with LoopbackHub() as hub:
+        hub.repos[BASE] = hub.repos["google/gemma-4-31B-it"] = Repo(files(TARGET), card={})
+        hub.repos[TUNED] = Repo(files(TARGET), card={"base_model": BASE, "base_model_relation": "quantized"})
+        hub.repos[f"{BASE}-assistant"] = Repo(files(ASSISTANT), card={})
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def answers(hub: LoopbackHub, skulk: Program, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finished]:
+    home = tmp_path_factory.mktemp("assistants")
+    config = home / "config" / "skulk"
+    config.mkdir(parents=True)
+    # without the numbers of the real one's configuration, which the tiny one contradicts
+    entry = {"kind": "assistant", "base": BASE, "repo": f"{BASE}-assistant", "licence": "apache-2.0"}
+    entry |= {"layout": "gemma4_assistant", "default_depth": 3}
+    (config / "catalog.yaml").write_text(json.dumps({"schema": 1, "entries": [entry]}))
+    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "XDG_CONFIG_HOME": str(config.parent)}
+    return skulk.run_all(
+        {
+            "folder": ("run", TARGET, *SHORT, "--json", "--sidecar", ASSISTANT, "--draft-depth", "2", *RULE),
+            "tuned": ("run", TUNED, *SHORT, "--json", *RULE),
+            "missing": ("run", "google/gemma-4-31B-it", *SHORT),
+            "allowed": ("run", "google/gemma-4-31B-it", *SHORT, "--json", "--allow-plain"),
+        },
+        **settings,
+    )
+
+
+def test_an_assistant_chosen_by_hand(answers: dict[str, Finished]) -> None:
+    drafted = answers["folder"]
+    assert drafted.code == 0, drafted.stderr
+    assert drafted.answer["tokens"] == plain()
+    assert drafted.answer["stats"]["rounds"] < NUM_TOKENS - 1
+    assert drafted.answer["sidecar"] == str(ASSISTANT)
+
+
+def test_a_variant_finds_its_bases_assistant_and_says_so(answers: dict[str, Finished]) -> None:
+    """Otherwise every quantisation and fine-tune is decoded without what makes it fast."""
+    finished = answers["tuned"]
+    assert finished.code == 0, finished.stderr
+    assert finished.answer["sidecar"] == f"{BASE}-assistant"
+    assert finished.answer["stats"]["draft_depth"] == 3
+    assert finished.answer["tokens"] == plain()
+    line = f"drafting with {BASE}-assistant: its base model is {BASE}"
+    assert line in " ".join(finished.stderr.split())
+
+
+def test_a_missing_assistant_is_told_with_the_command_that_fetches_it(answers: dict[str, Finished]) -> None:
+    answers["missing"].assert_fails(
+        1, "drafts with google/gemma-4-31B-it-assistant", "hf download google/gemma-4-31B-it-assistant", "--allow-plain"
+    )
+    allowed = answers["allowed"]
+    assert allowed.code == 0, allowed.stderr
+    assert "google/gemma-4-31B-it-assistant, which cannot be had" in allowed.answer["plain_because"]
+    assert allowed.answer["tokens"] == plain()
+
+
+def test_what_is_no_assistant_and_what_it_cannot_be() -> None:
+    asked = ("run", TARGET, *SHORT, "--sidecar")
+    in_process(*asked, TARGET).assert_fails(1, "is a model of type gemma4, and no draft head for another")
+    in_half = in_process(*asked, ASSISTANT, "--head-precision", "float16", *RULE)
+    in_half.assert_fails(2, "--head-precision float16", "bfloat16")
+
+
+def test_only_what_is_needed_of_an_assistant_is_fetched(hub: LoopbackHub, answers: dict[str, Finished]) -> None:
+    assert answers
+    under = f"/{BASE}-assistant/resolve/"
+    fetched = {request.path.rpartition("/")[2] for request in hub.requests if request.path.startswith(under)}
+    assert fetched == {"config.json", "model.safetensors"}
+
+
+@pytest.fixture
+def once(tmp_path: Path) -> dict[str, str]:
+    return {"HF_HOME": str(tmp_path / "hf"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+def test_the_shipped_catalog_pairs_and_the_position_is_measured_once(
+    hub: LoopbackHub, skulk: Program, once: dict[str, str]
+) -> None:
+    """Sources disagree on it by one, so what serves this pair is found here, and kept."""
+    asked = ("run", BASE, *SHORT, "--json", "--verbose")
+    first, again = (skulk.run(*asked, HF_ENDPOINT=hub.url, **once) for _ in range(2))
+    assert (first.code, again.code) == (0, 0), first.stderr
+    assert f"drafting with {BASE}-assistant: the catalog lists {BASE}" in " ".join(first.stderr.split())
+    assert "does not say how it is wired; measured:" in " ".join(first.stderr.split())
+    assert "measured:" not in again.stderr
+    assert "position_rule last_committed" in again.stderr
+    assert first.answer["tokens"] == again.answer["tokens"]
+    assert first.answer["stats"]["draft_depth"] == 2
+
+
+def test_the_doctor_shows_both_positions() -> None:
+    shown = in_process("doctor", TARGET, "--sidecar", ASSISTANT, "--json")
+    assert shown.code == 0, shown.stderr
+    rules = {candidate["conventions"]["position_rule"] for candidate in shown.answer["candidates"]}
+    assert rules == {"last_committed", "before_last"}
+    assert shown.answer["picked"]["position_rule"] == "last_committed"
+    assert shown.answer["candidates"][0]["agreement"][0] > 2 * shown.answer["chance"]
