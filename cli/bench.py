@@ -1,169 +1,188 @@
 """`skulk bench`: what speculation gains here, measured side by side in one run."""
 
 import json
-import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from cli import options
+from cli import cluster, options, sampling
+from cli.bench_compare import COMPARE, compare_files
+from cli.bench_files import prepare_folder, write_files
+from cli.bench_options import DEFAULT_SEED, DEFAULT_SWEEP, SUITE_SWEEP, Wish, read_depths, refuse_options_of_run
+from cli.bench_run import Running, run_bench
+from cli.bench_show import show_receipt
 from cli.errors import guarded
-from cli.loading import Choice, load
-from cli.render import Reporter, out, show, visible
-from skulk_core.errors import ContextError, FileError, OptionError
-from skulk_core.runtime import blas
+from cli.loading import Choice
+from cli.program import EXIT_FAILED, EXIT_INTERRUPTED
+from cli.render import Reporter, out, say, visible
+from skulk_core.errors import OptionError
 
-if TYPE_CHECKING:
-    from skulk_core.bench.arms import ArmResult
-
-JSON_SCHEMA = 1
-DEFAULT_SWEEP = "0,1,2,3,4,5,6"
-AGAINST = ("mlx-lm",)
-# in the manner of what the demo was trained on; any model can continue them
-PROMPTS = (
-    "Return the number of items in the container. If the container",
-    "The function is called with a single argument, the name of the",
-    "This module defines a class that implements the interface of",
-)
+Against = Annotated[
+    Literal["mlx-lm", "transformers"] | None,
+    typer.Option(metavar="PROGRAM", help="Decode with this program too, plain and assisted: mlx-lm, transformers."),
+]
 
 
 @guarded
 def bench_command(
     model: options.Model,
+    files: Annotated[list[Path] | None, typer.Argument(metavar=" ", hidden=True)] = None,
     draft_depth: Annotated[
-        str, typer.Option(metavar="N,N,…", help="Depths to measure; 0, the reference, is always among them.")
+        str,
+        typer.Option(
+            metavar="N,N,…|auto", help="Depths to measure; 0, the reference, is always among them. Alone: the default."
+        ),
     ] = DEFAULT_SWEEP,
-    tokens: Annotated[int, typer.Option(help="Tokens of each completion.")] = 200,
-    runs: Annotated[int, typer.Option(help="Runs over all prompts; figures are medians.")] = 3,
-    prompts: Annotated[Path | None, typer.Option(help="A UTF-8 file with a prompt on each line.")] = None,
-    prefill: Annotated[int, typer.Option(help="Also time a prompt of so many tokens against mlx-lm; 0: do not.")] = 0,
-    against: Annotated[str | None, typer.Option(metavar="mlx-lm", help="Decode with this program too.")] = None,
+    tokens: Annotated[
+        int, typer.Option("--tokens", "--max-tokens", help="Tokens of each completion; nothing ends one sooner.")
+    ] = 200,
+    runs: Annotated[
+        int | None,
+        typer.Option(help="Turns over all prompts; figures are medians. Default: 3, with --suite 2."),
+    ] = None,
+    prompts: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|SET", help="A UTF-8 file with a prompt on each line, or docs, prose, code, chat, list, mixed."
+        ),
+    ] = "docs",
+    context: Annotated[
+        int | None, typer.Option(metavar="N", help="Put text before every prompt, so that it has N tokens.")
+    ] = None,
+    suite: Annotated[
+        bool,
+        typer.Option("--suite", help="Everything: four kinds of text, 200 and 1000 tokens, drawn too, long contexts."),
+    ] = False,
+    against: Against = None,
+    against_draft: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A small model that the other program drafts with.")
+    ] = None,
+    save_depth: Annotated[
+        bool, typer.Option("--save-depth", help="Write the best depth to the model's card in your own catalog.")
+    ] = False,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write bench.json, bench.md and bench.html there.")
+    ] = None,
+    draft: options.DraftWith = "head",
+    temperature: sampling.Temperature = 0.0,
+    top_p: sampling.TopP = 1.0,
+    top_k: sampling.TopK = 0,
+    min_p: sampling.MinP = 0.0,
+    repetition_penalty: sampling.RepetitionPenalty = 1.0,
+    presence_penalty: sampling.PresencePenalty = 0.0,
+    frequency_penalty: sampling.FrequencyPenalty = 0.0,
+    logit_bias: sampling.LogitBias = None,
+    seed: Annotated[int, typer.Option(help="Of the first text; each has another.")] = DEFAULT_SEED,
+    accept: sampling.Accept = "block",
+    exactness: sampling.ExactnessLevel = "argmax",
+    certify: Annotated[
+        bool, typer.Option("--certify/--no-certify", help="Compare every text with plain decoding, at temperature 0.")
+    ] = True,
     sidecar: options.Sidecar = None,
     dtype: options.Dtype = "auto",
     head_precision: options.HeadPrecision = "auto",
     convention: options.Convention = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Feed prompts as they are, without the chat template.")] = False,
+    peers: cluster.Peers = None,
+    shard: cluster.Shard = "auto",
+    split: cluster.Split = None,
+    backend: cluster.Backend = "ring",
+    link: cluster.Link = None,
+    push: cluster.Push = False,
+    allow_public_link: cluster.AllowPublicLink = False,
+    link_delay: Annotated[float | None, typer.Option(metavar="MS", hidden=True)] = None,
+    stop: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+    chat: Annotated[bool, typer.Option("--chat", hidden=True)] = False,
+    allow_plain: Annotated[bool, typer.Option("--allow-plain", hidden=True)] = False,
     json_output: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Measure greedy decoding at several draft depths, in turn (A B C A B C …), against plain decoding.
+    """Measure decoding at several draft depths, in turn (A B C A B C …), against plain decoding.
 
-    `predicted` is what the parts of a round cost by themselves, with the tokens a round had.
+    Every text is compared with plain decoding; an arm whose text rounding does not explain has failed, not won.
+
+    skulk bench compare A.json B.json says how two of them differ.
     """
-    depths = _depths(draft_depth)
-    options.at_least("--tokens", tokens, 2)
-    options.at_least("--runs", runs, 1)
-    options.at_least("--prefill", prefill, 0)
-    if against is not None and against not in AGAINST:
-        raise OptionError("--against", against, f"not one of {', '.join(AGAINST)}")
-    texts = PROMPTS if prompts is None else _read_prompts(prompts)
-    reporter = Reporter(quiet=quiet, verbose=verbose)
-    with reporter.working():
-        loaded = load(Choice(model, sidecar, max(depths), dtype, head_precision, convention, False), reporter)
-        from skulk_core.bench.arms import prefill_seconds, run_arms
-        from skulk_core.bench.costs import measure_costs
-
-        target, head = loaded.model.target, loaded.drafter
-        encoded = [loaded.model.tokenizer.encode(text) for text in texts]
-        longest, context = max(len(prompt) for prompt in encoded), loaded.model.context_tokens
-        if context is not None and max(longest + tokens, prefill) > context:
-            raise ContextError(max(longest, prefill), context, tokens)
-        # isolated costs hold for the middle of a text, and are taken before and after: machines drift
-        every = [token for prompt in encoded for token in prompt]
-        middle = len(encoded[0]) + tokens // 2
-        text = (every * (middle // len(every) + 1))[:middle]
-        reporter.step("measuring the parts of a round")
-        before = measure_costs(target, head, text, depths)
-        arms: list[int | str] = [*([against] if against else []), *depths]
-        results = run_arms(target, head, arms, encoded, tokens, runs, reporter.turns)
-        costs = before.mean(measure_costs(target, head, text, depths))
-        for result in results.values():
-            result.predict(costs)
-        long = None
-        if prefill:
-            repeated = (every * (prefill // len(every) + 1))[:prefill]
-            reporter.step(f"timing a prompt of {prefill} tokens")
-            long = prefill_seconds(target, repeated, runs)
-    choice = blas.prepare()
-    report: dict[str, Any] = {
-        "schema": JSON_SCHEMA,
-        "model": str(loaded.source),
-        "sidecar": loaded.head_name,
-        "tokens": tokens,
-        "runs": runs,
-        "prompts": len(texts),
-        "blas": choice.name,
-        "blas_threads": choice.threads,
-        "arms": [_arm(result, results[0]) for result in results.values()],
-    }
-    if long is not None:
-        ours, theirs = (statistics.median(seconds) for seconds in long)
-        ratio = statistics.median(t / o for o, t in zip(*long, strict=True))
-        report["prefill"] = {"tokens": prefill, "s": ours, "mlx_lm_s": theirs, "speedup": ratio}
-    if json_output:
-        out(json.dumps(report) + "\n")
+    if model == COMPARE and files:
+        compare_files(files, json_output=json_output)
         return
-    show(_table(report))
-    if long is not None:
-        found = report["prefill"]
-        out(f"prompt of {prefill} tokens: {ours:.2f} s, mlx-lm {theirs:.2f} s: {found['speedup']:.2f} times as fast\n")
-
-
-def _arm(result: "ArmResult", reference: "ArmResult") -> dict[str, Any]:
-    predicted = result.predicted_tokens_per_s
-    return {
-        "arm": result.arm,
-        "tokens_per_s": result.tokens_per_s,
-        "speedup": result.speedup(reference),
-        "tokens_per_round": result.tokens_per_round,
-        "acceptance": result.acceptance,
-        "predicted_tokens_per_s": predicted,
-        "measured_over_predicted": None if predicted is None else result.tokens_per_s / predicted,
-        "same_as_reference": result.same_as_reference,
-    }
-
-
-def _table(report: dict[str, Any]) -> Table:
-    threads = f", {report['blas_threads']} BLAS threads" if report["blas_threads"] else ""
-    title = f"{report['model']}: {report['prompts']} prompts, {report['tokens']} tokens, {report['runs']} runs"
-    table = Table(title=Text(visible(f"{title}, BLAS {report['blas']}{threads}")), title_justify="left")
-    for name in ("depth", "tok/s", "× depth 0", "tokens a round", "acceptance", "of predicted", "text"):
-        table.add_column(name, justify="left" if name in ("acceptance", "text") else "right")
-    for arm in report["arms"]:
-        per_round, measured = arm["tokens_per_round"], arm["measured_over_predicted"]
-        table.add_row(
-            str(arm["arm"]),
-            f"{arm['tokens_per_s']:.1f}",
-            f"{arm['speedup']:.2f}",
-            "" if per_round is None else f"{per_round:.2f}",
-            " ".join(f"{share:.0%}" for share in arm["acceptance"]),
-            "" if measured is None else f"{measured:.2f}",
-            "same" if arm["same_as_reference"] else "differs",
+    if files:
+        raise OptionError(
+            str(files[0]), "", f"one MODEL is measured at a time; two receipts: skulk bench {COMPARE} A B"
         )
-    return table
+    refuse_options_of_run(stop, chat=chat, allow_plain=allow_plain, link_delay=link_delay)
+    options.at_least("--tokens", tokens, 2)
+    num_turns = runs if runs is not None else 2 if suite else 3
+    options.at_least("--runs", runs, 1)
+    options.at_least("--context", context, 2)
+    if against_draft is not None and against is None:
+        raise OptionError("--against-draft", against_draft, "drafts for another program: give --against too")
+    from skulk_core.sampling.settings import AcceptRule, SamplingSettings
+    from skulk_core.types import Exactness
+
+    settings = SamplingSettings(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        logit_bias=sampling.read_biases(logit_bias),
+        seed=seed,
+        accept=AcceptRule(accept),
+    )
+    if exactness != "argmax" and (suite or not settings.is_greedy):
+        raise OptionError("--exactness", exactness, "is of temperature 0; drawn tokens have no gaps to decide by")
+    depths = read_depths(SUITE_SWEEP if suite and draft_depth in ("", DEFAULT_SWEEP) else draft_depth)
+    over = None
+    if peers is None:
+        cluster.refuse_alone(shard=shard, split=split, backend=backend, link=link)
+    else:
+        over = cluster.Spread(peers, shard, split, backend, tuple(link or ()), allow_public_link, push)
+        if against is not None:
+            raise OptionError("--against", against, "is measured on one host; leave --peers out")
+    wish = Wish(
+        Choice(model, sidecar, depths.most, dtype, head_precision, convention, False, draft),
+        depths,
+        tokens,
+        num_turns,
+        prompts,
+        context,
+        settings,
+        Exactness(exactness),
+        raw,
+        certify,
+        suite,
+        against,
+        against_draft,
+        over,
+    )
+    if out_folder is not None:
+        prepare_folder(out_folder)
+    finish(run_bench(wish, Reporter(quiet=quiet, verbose=verbose)), out_folder, json_output, save_depth=save_depth)
 
 
-def _depths(text: str) -> list[int]:
-    """Depths in rising order, 0 among them. Raises `OptionError`."""
-    try:
-        depths = {int(part) for part in text.split(",")}
-    except ValueError:
-        raise OptionError("--draft-depth", text, "not a list of whole numbers, as 0,1,2") from None
-    if min(depths) < 0:
-        raise OptionError("--draft-depth", text, "a depth is at least 0")
-    return sorted(depths | {0})
+def finish(running: Running, folder: Path | None, json_output: bool, *, save_depth: bool) -> None:
+    """Write, print and save what a benchmark found. Raises `typer.Exit` if it was interrupted or an arm failed."""
+    receipt = running.receipt()
+    if folder is not None:
+        for file in write_files(folder, receipt):
+            say(f"wrote {file}")
+    if json_output:
+        out(json.dumps(receipt.to_dict()) + "\n")
+    else:
+        show_receipt(receipt)
+    if not receipt.complete:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if save_depth:
+        from cli.tune import save_best
 
-
-def _read_prompts(file: Path) -> list[str]:
-    try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise FileError(file, error.strerror or str(error)) from error
-    except UnicodeDecodeError as error:
-        raise FileError(file, "not UTF-8 text") from error
-    if not lines:
-        raise FileError(file, "holds no prompt")
-    return lines
+        say(visible(save_best(running.loaded, receipt)))
+    failed = [f"{arm.name}: {arm.failed}" for case in receipt.cases for arm in case.arms if arm.failed is not None]
+    if failed:
+        for line in failed:
+            say(f"FAILED {line}")
+        raise typer.Exit(EXIT_FAILED)

@@ -22,10 +22,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from skulk_core.formats.provenance import HUB_URI, Manifest
+from skulk_core.formats.receipt import Receipt
 from skulk_core.formats.sidecar import SIDECAR_FILE
 from skulk_core.runtime.resources import templates_folder
 from swp.licence import licence_fields
-from swp.receipt import Receipt
+from swp.receipt import require_sidecar
 
 CARD_FILE = "README.md"
 # The Hub knows four relations. A sidecar is no finetune, merge or quantised copy: it is weights beside a base model
@@ -60,8 +61,10 @@ def render(manifest: Manifest, *, repo: str | None = None, receipt: Receipt | No
     """The card of a sidecar, the same for the same values.
 
     `repo` is where it is or will be published; without one the card speaks of the folder. `receipt` adds measured
-    figures.
+    figures. Raises `OtherSidecar` for figures of another sidecar.
     """
+    if receipt is not None:
+        require_sidecar(receipt, manifest)
     fields = licence_fields(manifest.licence)
     sidecar = repo or "."
     conventions = {name: getattr(value, "value", value) for name, value in asdict(manifest.conventions).items()}
@@ -74,7 +77,7 @@ def render(manifest: Manifest, *, repo: str | None = None, receipt: Receipt | No
         title=repo or f"{manifest.source_repo}: MTP sidecar",
         source_link=_source_link(manifest),
         sidecar=sidecar,
-        receipt=receipt,
+        measured=None if receipt is None else _measured(receipt),
         recipe=_recipe(manifest),
         recipes=[(name, count, _MEANINGS.get(name, _OTHER_MEANING)) for name, count in sorted(recipes.items())],
         conventions=sorted(conventions.items()),
@@ -85,6 +88,18 @@ def render(manifest: Manifest, *, repo: str | None = None, receipt: Receipt | No
             "files": [file.name for file in manifest.files if file.name != SIDECAR_FILE],
         },
     )
+
+
+def _measured(receipt: Receipt) -> dict[str, Any]:
+    """What a card says of a benchmark: every arm of the first case, and of each other case the best."""
+    first = receipt.cases[0]
+    best = [(case, arm, case.figures(arm)) for case in receipt.cases[1:] if (arm := case.best) is not None]
+    return {
+        "receipt": receipt,
+        "case": first,
+        "arms": [(arm, first.figures(arm)) for arm in first.arms if arm.samples],
+        "others": best,
+    }
 
 
 def front_matter(

@@ -24,6 +24,7 @@ from skulk_core.errors import (
 )
 from skulk_core.formats.catalog import Entry, SidecarEntry, read_catalog
 from skulk_core.formats.provenance import BUILD_TYPE, SCHEMA, Manifest, Origin, read_manifest
+from skulk_core.formats.receipt import Receipt
 from skulk_core.formats.statement import MANIFEST_FILE, FileRecord, ReadStatement, read_statement, record_file
 from skulk_core.hub.refs import DemoRef, FolderRef, RepoRef, parse_model
 from swp.card import CARD_FILE, render
@@ -43,7 +44,7 @@ from swp.plan import (
     repo_name,
     target_repo,
 )
-from swp.receipt import Receipt
+from swp.receipt import best_depth
 from swp.remote import Head, Item
 
 # Smaller files are held in memory from the moment their digest is taken until they are sent.
@@ -108,7 +109,7 @@ def sidecar_publication(
 
     The card is rendered anew, with the name of the repository and the figures of `receipt` in it. Raises `NotVerified`
     for a folder whose source is asserted, `DigestMismatch` naming file or tensor, `LicenceUnknown`, `FileError` and
-    `FormatError`.
+    `FormatError`, `OtherSidecar` for a receipt of another one.
     """
     manifest = read_manifest(folder)
     if manifest.origin is Origin.ASSERTED:
@@ -158,7 +159,7 @@ def catalog_entry(manifest: Manifest, repo: str, receipt: Receipt | None) -> Sid
         source_sha=manifest.source_sha,
         layout=manifest.layout,
         conventions=manifest.conventions,
-        default_depth=receipt.best_depth if receipt else None,
+        default_depth=best_depth(receipt) if receipt else None,
     )
 
 

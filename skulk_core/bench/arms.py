@@ -1,62 +1,69 @@
-"""Arms of a benchmark: the same prompts decoded at several depths, and by mlx-lm, in turn."""
+"""The arms of a case, decoded in turn on the same prompts: A B C A B C …
+
+Whatever the machine does meanwhile hits all arms alike, and the reference arm tells how much that was.
+"""
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
-from mlx_lm.generate import generate_step
 
-from skulk_core.bench.costs import Costs
-from skulk_core.decode.decoder import Decoder
-from skulk_core.heads.base import DraftHead
-from skulk_core.models.base import Target
-from skulk_core.sampling.greedy import GreedySampler
+from skulk_core.bench.workload import REFERENCE, ArmSpec, Check, Peer, Skipped, Workload
+from skulk_core.decode.depth import DepthPolicy
+from skulk_core.decode.engine import Engine
+from skulk_core.decode.stats import Stats
+from skulk_core.formats.receipt import Counts, Sample
 
-REFERENCE = 0
-MLX_LM = "mlx-lm"
-Arm = int | str  # a draft depth, or MLX_LM
+# New tokens of the text that every arm decodes before anything counts: every width and kernel is used by then.
+_WARM_UP_TOKENS = 48
+# Completions have their full length, whatever the model would end with: arms that differ there could not be compared.
+_NO_STOPS: frozenset[int] = frozenset()
 
 
 @dataclass
-class ArmResult:
-    """One arm's runs: seconds per token after the first, by (run, prompt), and what its rounds did."""
+class ArmRun:
+    """One arm while it is measured. ``texts[turn, prompt]`` are the tokens of its answers."""
 
-    arm: Arm
-    seconds_per_token: list[float] = field(default_factory=list)
-    same_as_reference: bool = True
+    spec: ArmSpec
+    samples: list[Sample] = field(default_factory=list)
+    texts: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     rounds: int = 0
+    rounds_by_depth: Counter[int] = field(default_factory=Counter)
     tokens: int = 0
+    extra_passes: int = 0
+    synchronisations: int = 0
     judged_at: list[int] = field(default_factory=list)
     accepted_at: list[int] = field(default_factory=list)
-    predicted_tokens_per_s: float | None = None
 
     @property
-    def tokens_per_s(self) -> float:
-        """Median over all runs."""
-        return 1 / statistics.median(self.seconds_per_token)
-
-    def speedup(self, reference: "ArmResult") -> float:
-        """Median of the ratios to the reference arm's run of the same turn and prompt."""
-        pairs = zip(reference.seconds_per_token, self.seconds_per_token, strict=True)
-        return statistics.median(theirs / ours for theirs, ours in pairs)
+    def skipped(self) -> str | None:
+        """Why it is not measured."""
+        return self.spec.peer.reason if isinstance(self.spec.peer, Skipped) else None
 
     @property
-    def tokens_per_round(self) -> float | None:
-        """Mean, None for an arm without rounds of ours."""
-        return self.tokens / self.rounds if self.rounds else None
+    def median_s_per_token(self) -> float | None:
+        """Of all texts so far."""
+        return statistics.median(s.decode_s / s.tokens for s in self.samples) if self.samples else None
 
     @property
-    def acceptance(self) -> list[float]:
-        """Per draft position, of those reached."""
-        return [a / j for a, j in zip(self.accepted_at, self.judged_at, strict=True) if j]
+    def counts(self) -> Counts | None:
+        """What its rounds did; None for an arm without rounds of ours."""
+        if not self.rounds:
+            return None
+        by_depth = {str(depth): number for depth, number in sorted(self.rounds_by_depth.items())}
+        judged, accepted = tuple(self.judged_at), tuple(self.accepted_at)
+        return Counts(self.rounds, by_depth, self.tokens, self.extra_passes, self.synchronisations, judged, accepted)
 
-    def add(self, decoder: Decoder) -> None:
-        """Count a text's rounds."""
-        stats = decoder.stats
+    def count(self, stats: Stats, depths: Iterable[int]) -> None:
+        """Add a text's rounds, and how many tokens each drafted."""
+        self.rounds_by_depth.update(depths)
         self.rounds += stats.rounds
         self.tokens += stats.tokens
+        self.extra_passes += stats.extra_passes
+        self.synchronisations += stats.synchronisations
         while len(self.judged_at) < len(stats.judged_at):
             self.judged_at.append(0)
             self.accepted_at.append(0)
@@ -64,74 +71,114 @@ class ArmResult:
             self.judged_at[position] += judged
             self.accepted_at[position] += accepted
 
-    def predict(self, costs: Costs) -> None:
-        """What the isolated costs of this arm's rounds and its measured tokens per round give."""
-        if isinstance(self.arm, int) and self.tokens_per_round is not None:
-            self.predicted_tokens_per_s = self.tokens_per_round / costs.round_s(self.arm)
+
+@dataclass
+class CaseRun:
+    """A case while it is measured: what there is when somebody stops it is what was measured until then."""
+
+    workload: Workload
+    arms: list[ArmRun]
+    reference_by_turn: list[float] = field(default_factory=list)
+    num_done: int = 0
+
+    @property
+    def num_texts(self) -> int:
+        """Texts to decode, those that warm up included."""
+        measured = [arm for arm in self.arms if arm.skipped is None]
+        closing = 1 if self.workload.num_turns == 1 else 0
+        return len(measured) * (1 + self.workload.num_turns * len(self.workload.prompts)) + closing
+
+    @property
+    def reference(self) -> ArmRun:
+        """Depth 0."""
+        return next(arm for arm in self.arms if arm.spec.name == REFERENCE)
 
 
-def run_arms(
-    target: Target,
-    head: DraftHead | None,
-    arms: Sequence[Arm],
-    prompts: Sequence[Sequence[int]],
-    num_tokens: int,
-    num_runs: int,
-    progress: Callable[[int, int], None],
-) -> dict[Arm, ArmResult]:
-    """Decode every prompt in every arm, ``num_runs`` times, arm after arm on each prompt (A B C A B C …).
+@dataclass(frozen=True)
+class _Text:
+    """One text: its times, its tokens, and how many tokens each of its rounds drafted."""
 
-    The first prompt is decoded once in every arm before anything counts. Greedy; ``arms`` must hold `REFERENCE`.
+    sample: Sample
+    tokens: tuple[int, ...]
+    depths: tuple[int, ...]
+
+
+def run_case(engine: Engine, case: CaseRun, check: Check, watch: Callable[[CaseRun], None]) -> None:
+    """Decode every prompt in every arm, turn after turn, into ``case``; one of its arms must be `REFERENCE`.
+
+    The first prompt is begun in every arm before anything counts. ``check`` is called between rounds and may raise;
+    ``watch`` after every text.
     """
-    assert REFERENCE in arms, "no reference arm"
-    results = {arm: ArmResult(arm) for arm in arms}
+    arms = [arm for arm in case.arms if arm.skipped is None]
+    assert any(arm.spec.name == REFERENCE for arm in arms), "no reference arm"
+    work = case.workload
+
+    def one(arm: ArmRun, turn: int, prompt: int, num_tokens: int) -> _Text:
+        text = decode_text(engine, arm.spec, work, turn, prompt, num_tokens, check)
+        case.num_done += 1
+        return text
+
     for arm in arms:
-        _decode(target, head, arm, prompts[0], num_tokens)  # warm-up
-    total, done = num_runs * len(prompts) * len(arms), 0
-    for _ in range(num_runs):
-        for prompt in prompts:
-            texts = {}
+        one(arm, 0, 0, min(work.num_tokens, _WARM_UP_TOKENS))
+        watch(case)
+    for turn in range(work.num_turns):
+        for prompt in range(len(work.prompts)):
             for arm in arms:
-                tokens, seconds, decoder = _decode(target, head, arm, prompt, num_tokens)
-                texts[arm] = tokens
-                results[arm].seconds_per_token.append(seconds / (num_tokens - 1))
-                if decoder is not None:
-                    results[arm].add(decoder)
-                done += 1
-                progress(done, total)
-            for arm in arms:
-                results[arm].same_as_reference &= texts[arm] == texts[REFERENCE]
-    return results
+                text = one(arm, turn, prompt, work.num_tokens)
+                arm.samples.append(text.sample)
+                arm.texts[turn, prompt] = text.tokens
+                if arm.spec.peer is None:
+                    arm.count(engine.stats, text.depths)
+                watch(case)
+        _note_turn(case, [sample for sample in case.reference.samples if sample.turn == turn])
+    if work.num_turns == 1:
+        # one turn tells nothing about drift: its first text is decoded once more
+        _note_turn(case, [one(case.reference, 0, 0, work.num_tokens).sample])
+        watch(case)
 
 
-def _decode(
-    target: Target, head: DraftHead | None, arm: Arm, prompt: Sequence[int], num_tokens: int
-) -> tuple[list[int], float, Decoder | None]:
-    """Tokens, seconds after the first of them, and the decoder if it is ours."""
-    if isinstance(arm, str):
-        tokens: list[int] = []
-        began = 0.0
-        for token, _ in generate_step(mx.array(list(prompt)), target.model, max_tokens=num_tokens):
-            if not tokens:
-                began = time.perf_counter()
-            tokens.append(int(token))
-        return tokens, time.perf_counter() - began, None
-    decoder = Decoder(target, head if arm else None, GreedySampler())
-    tokens = [decoder.prefill(prompt, arm)]
-    began = time.perf_counter()
-    for round_ in decoder.rounds(num_tokens - 1):
-        tokens += round_.tokens
-    return tokens, time.perf_counter() - began, decoder
+def _note_turn(case: CaseRun, samples: Sequence[Sample]) -> None:
+    """What the machine's speed has done since the first turn: the median over prompts."""
+    first = {sample.prompt: sample.decode_s / sample.tokens for sample in case.reference.samples if sample.turn == 0}
+    case.reference_by_turn.append(statistics.median(s.decode_s / s.tokens / first[s.prompt] for s in samples))
 
 
-def prefill_seconds(target: Target, prompt: Sequence[int], num_runs: int) -> tuple[list[float], list[float]]:
-    """Seconds to the first token of ``prompt``, ours and mlx-lm's, in turn, after one of each that does not count."""
-    ours, theirs = [], []
-    for _ in range(num_runs + 1):
+def decode_text(
+    engine: Engine,
+    spec: ArmSpec,
+    work: Workload,
+    turn: int,
+    prompt: int,
+    num_tokens: int,
+    check: Check,
+) -> _Text:
+    """One text of an arm."""
+    fed, settings = work.prompts[prompt], work.settings_of(turn, prompt)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    if isinstance(spec.peer, Peer):
+        theirs = spec.peer.decode(fed, num_tokens, settings, check)
+        assert len(theirs.tokens) == num_tokens, f"{spec.name} decoded {len(theirs.tokens)} of {num_tokens} tokens"
+        following = num_tokens - theirs.num_first
+        sample = Sample(turn, prompt, len(fed), theirs.prefill_s, following, theirs.decode_s, None)
+        return _Text(sample, theirs.tokens, ())
+    depths: list[int] = []
+    with engine.working():
         began = time.perf_counter()
-        Decoder(target, None, GreedySampler()).prefill(prompt, 0)
-        ours.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        next(iter(generate_step(mx.array(list(prompt)), target.model, max_tokens=1)))
-        theirs.append(time.perf_counter() - began)
-    return ours[1:], theirs[1:]
+        tokens = [engine.prefill(fed, _depth_of(spec), settings, work.exactness)]
+        filled = time.perf_counter()
+        for round_ in engine.rounds(num_tokens - 1, _NO_STOPS):
+            tokens += round_.tokens
+            depths.append(round_.num_drafted)
+            check()
+        ended = time.perf_counter()
+    peak = int(mx.get_peak_memory()) or None
+    sample = Sample(turn, prompt, len(fed), filled - began, len(tokens) - 1, ended - filled, peak)
+    return _Text(sample, tuple(tokens), tuple(depths))
+
+
+def _depth_of(spec: ArmSpec) -> int | DepthPolicy:
+    if spec.make_policy is not None:
+        return spec.make_policy()
+    assert spec.depth is not None, f"{spec.name} has no depth"
+    return spec.depth

@@ -11,6 +11,7 @@ from functools import partial
 
 import mlx.core as mx
 
+from skulk_core.decode.exchange import Alone, Exchange
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Hidden, Target
 from skulk_core.sampling.base import Draft, Sampler
@@ -59,13 +60,18 @@ def measure_costs(
     depths: Sequence[int],
     sampler: Sampler | None = None,
     repeats: int = _REPEATS,
+    exchange: Exchange | None = None,
 ) -> Costs:
-    """Costs of the rounds at ``depths`` after ``prompt``; at depth 0 nothing is observed."""
-    sampler = sampler or GreedySampler()
+    """Costs of the rounds at ``depths`` after ``prompt``; at depth 0 nothing is observed.
+
+    With an ``exchange`` a pass includes its lap over the other hosts, whose caches then hold this text.
+    """
+    sampler, exchange = sampler or GreedySampler(), exchange or Alone(target)
     place = sampler.start(prompt, target.vocab_size)
-    caches = target.make_caches()
+    caches, committed = target.make_caches(), 0
     tokens = mx.array(list(prompt), mx.int32)
-    hidden = target.hidden(target.run(target.embed(tokens, 0), caches))
+    exchange.begin()
+    hidden = target.hidden(target.run(exchange.lap(0, tokens, 0, keep_all=True), caches))
     caches.commit(len(prompt))
     drafting = head if any(depths) else None
     if drafting is not None:
@@ -73,16 +79,25 @@ def measure_costs(
         drafting.reset()
         drafting.ingest(hidden, mx.concatenate([tokens[1:], tokens[:1]]))
     mx.eval(caches.arrays(), drafting.arrays() if drafting else [])
+    # what drafts are drawn from is a part of their verdict
+    probs = None if drafting is None else drafting.draft(max(depths), sampler, place).probs
+    mx.eval([] if probs is None else [probs])
 
     def verify(width: int) -> tuple[Hidden, list[mx.array]]:
         fed = tokens[:width]
-        hidden = target.hidden(target.run(target.embed(fed, caches.rows), caches))
-        verdict = sampler.accept(target.logits(hidden.post_norm), Draft(fed[1:]), place)
+        hidden = target.hidden(target.run(exchange.lap(committed, fed, caches.rows), caches))
+        drawn_from = probs[: width - 1] if probs is not None and 1 < width <= len(probs) + 1 else None
+        verdict = sampler.accept(target.logits(hidden.post_norm), Draft(fed[1:], drawn_from), place)
         return hidden, [verdict.num_accepted, verdict.tokens]
+
+    def commit(num_rows: int) -> None:
+        nonlocal committed
+        caches.commit(num_rows)
+        committed = num_rows
 
     def timed_verify(width: int) -> float:
         seconds = _seconds(lambda: verify(width)[1])
-        caches.commit(0)
+        commit(0)
         return seconds
 
     def timed_settle(num_rows: int, observe: bool) -> float:
@@ -94,7 +109,7 @@ def measure_costs(
                 drafting.observe(hidden, tokens[:num_rows])
                 drafting.commit(1)
             # one row, whatever the width: it costs the same, and the text hardly grows while it is measured
-            caches.commit(1)
+            commit(1)
             return caches.arrays() + (drafting.arrays() if observe and drafting else [])
 
         return _seconds(settle)

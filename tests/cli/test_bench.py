@@ -1,30 +1,92 @@
-"""`skulk bench`: arms side by side, and figures that belong together."""
+"""`skulk bench`: arms side by side, figures that belong together, and nothing that turns speculation off unsaid."""
 
 import json
+import signal
+from hashlib import sha256
+from inspect import signature
+from pathlib import Path
 
 import pytest
-from cli_runner import in_process
+from cli_runner import OnTerminal, Program, in_process
+from receipts import MACHINE, PROMPTS, case, receipt
 
-from skulk_core.bench.arms import ArmResult
-from skulk_core.bench.costs import Costs
+from cli.arguments import complete
+from cli.bench import bench_command
+from cli.run import run_command
+from cli.skulk import OPTIONAL_VALUES
+from skulk_core.formats.cards import read_cards
+from skulk_core.formats.receipt import Receipt
+from skulk_core.formats.receipt_reading import read_receipt
+from skulk_core.runtime.resources import demo_sidecar
+
+QUICK = ("--tokens", "12", "--runs", "1")
+# of `run`, what says where an answer goes rather than how it is decoded
+NOT_OF_DECODING = {"prompt"}
 
 
-def test_a_small_bench_reports_every_arm() -> None:
-    """Otherwise nobody can tell what speculation gains on their machine."""
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Receipt, Path]:
+    """One small benchmark with everything."""
+    folder = tmp_path_factory.mktemp("out")
     done = in_process(
-        "bench", "demo", "--draft-depth", "2", "--tokens", "8", "--runs", "1", "--against", "mlx-lm", "--json"
+        "bench", "demo", "--draft-depth", "2,auto", *QUICK, "--against", "mlx-lm", "--out", folder, "--json"
     )
     assert done.code == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert [arm["arm"] for arm in report["arms"]] == ["mlx-lm", 0, 2]
-    assert all(arm["same_as_reference"] for arm in report["arms"])
-    plain, deep = report["arms"][1:]
-    assert plain["speedup"] == 1.0
-    assert plain["tokens_per_round"] == 1.0
-    assert deep["tokens_per_round"] > 1.0
-    assert len(deep["acceptance"]) <= 2
-    for arm in (plain, deep):
-        assert arm["measured_over_predicted"] == pytest.approx(arm["tokens_per_s"] / arm["predicted_tokens_per_s"])
+    assert json.loads(done.stdout)["cases"] == json.loads((folder / "bench.json").read_text())["cases"]
+    return read_receipt(folder / "bench.json"), folder
+
+
+def test_a_small_bench_reports_every_arm(measured: tuple[Receipt, Path]) -> None:
+    """Otherwise nobody can tell what speculation gains on their machine."""
+    found, _ = measured
+    (only,) = found.cases
+    assert [arm.name for arm in only.arms] == ["mlx-lm", "mlx-lm assisted", "depth 0", "depth 2", "auto"]
+    assert found.complete
+    assert all(arm.same_as_reference for arm in only.arms if arm.samples)
+    assert all(arm.certificate is not None and arm.certificate.divergences == 0 for arm in only.arms if arm.samples)
+    plain, deep = only.arms[2:4]
+    figures = only.figures(deep)
+    assert figures.tokens_per_round is not None
+    assert figures.tokens_per_round > 1
+    assert only.figures(plain).tokens_per_round == 1
+    assert deep.profile is not None
+    assert deep.profile.other_s <= 0.1 * deep.profile.decode_s
+    assert found.sidecar is not None
+    assert found.sidecar.sha256 == sha256(demo_sidecar().read_bytes()).hexdigest()
+
+
+def test_a_peer_that_cannot_assist_says_why(measured: tuple[Receipt, Path]) -> None:
+    """A missing arm would read as a peer that has nothing to offer."""
+    assisted = measured[0].cases[0].arms[1]
+    assert assisted.samples == ()
+    assert assisted.skipped is not None
+    assert "caches" in assisted.skipped
+
+
+def test_the_report_is_written_beside_it(measured: tuple[Receipt, Path]) -> None:
+    _, folder = measured
+    assert "<svg" in (folder / "bench.html").read_text(encoding="utf-8")
+    assert "| depth 2 |" in (folder / "bench.md").read_text(encoding="utf-8")
+    assert sorted(file.name for file in folder.iterdir()) == ["bench.html", "bench.json", "bench.md"]
+
+
+def test_every_option_of_run_is_taken_or_refused_in_words() -> None:
+    """A flag that `run` knows and `bench` drops would measure something else than what is run."""
+    missing = set(signature(run_command).parameters) - set(signature(bench_command).parameters) - NOT_OF_DECODING
+    # the same under bench's name
+    assert missing == {"max_tokens"}
+    done = in_process("bench", "demo", "--max-tokens", "1")
+    assert "--tokens" in done.stderr
+    for refused, says in (
+        (("--stop", "x"), "full length"),
+        (("--chat",), "prompts one by one"),
+        (("--allow-plain",), "measures nothing"),
+        (("--link-delay", "5"), "cannot be added"),
+        (("--split", "4,4"), "--peers"),
+    ):
+        done = in_process("bench", "demo", *refused)
+        assert done.code == 2, refused
+        assert says in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -33,30 +95,142 @@ def test_a_small_bench_reports_every_arm() -> None:
         ("--draft-depth", "1,x", "whole numbers"),
         ("--draft-depth", "-1", "at least 0"),
         ("--tokens", "1", "at least 2"),
-        ("--against", "vllm", "mlx-lm"),
-        ("--prefill", "9999", "4096"),
+        ("--runs", "0", "at least 1"),
+        ("--context", "9", "a prompt alone"),
+        ("--tokens", "5000", "4096"),
         ("--prompts", "/nowhere/prompts.txt", "No such file"),
+        ("--against-draft", "x", "--against"),
+        ("--temperature", "-1", "--temperature"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(option: str, value: str, says: str) -> None:
-    done = in_process("bench", "demo", option, value)
+    done = in_process("bench", "demo", "--draft-depth", "1", option, value)
     assert done.code != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_speedup_pairs_runs_of_the_same_turn() -> None:
-    """A ratio of medians would call drift of the machine a gain."""
-    plain = ArmResult(0, [1.0, 4.0, 2.0])
-    assert ArmResult(2, [0.5, 2.0, 1.0]).speedup(plain) == 2.0
-    assert ArmResult(2, [0.5, 4.0, 1.0]).speedup(plain) == 2.0
+def test_settings_that_mean_other_things_to_others_are_refused_against_them() -> None:
+    done = in_process("bench", "demo", *QUICK, "--against", "mlx-lm", "--presence-penalty", "1")
+    assert done.code == 2
+    assert "penalties" in done.stderr
 
 
-def test_a_round_costs_what_its_parts_cost() -> None:
-    costs = Costs({1: 1.0, 3: 2.0}, {2: 0.5}, {1: 0.1, 2: 0.2, 3: 0.3}, 0.05)
-    assert costs.round_s(0) == pytest.approx(1.05)
-    assert costs.round_s(2) == pytest.approx(2.8)
-    assert costs.mean(costs).round_s(2) == pytest.approx(2.8)
-    result = ArmResult(2, [1.0], rounds=2, tokens=4)
-    result.predict(costs)
-    assert result.predicted_tokens_per_s == pytest.approx(2 / 2.8)
+def test_a_bare_draft_depth_is_the_default_sweep() -> None:
+    assert complete(["bench", "demo", "--draft-depth", "--tokens", "8"], OPTIONAL_VALUES)[2] == "--draft-depth="
+    from cli.bench_options import DEFAULT_SWEEP, read_depths
+
+    assert read_depths("") == read_depths(DEFAULT_SWEEP)
+    assert read_depths("").fixed == (0, 1, 2, 3, 4)
+    assert read_depths("auto").fixed == (0,)
+
+
+def test_a_model_without_a_head_is_no_benchmark_of_one(plain_llama: Path) -> None:
+    done = in_process("bench", plain_llama, "--draft-depth", "2", *QUICK)
+    assert done.code == 1
+    assert "no draft head" in done.stderr
+
+
+def test_prompt_lookup_and_drawn_tokens_are_measured_too() -> None:
+    drawn = (
+        "--temperature",
+        "0.7",
+        "--top-p",
+        "0.9",
+        "--repetition-penalty",
+        "1.1",
+        "--seed",
+        "5",
+        "--accept",
+        "token",
+    )
+    done = in_process("bench", "demo", "--draft", "ngram", "--draft-depth", "2", *QUICK, *drawn, "--json")
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["sidecar"]["name"] == "prompt lookup"
+    (only,) = found["cases"]
+    assert only["sampling"]["temperature"] == 0.7
+    assert (only["sampling"]["seed"], only["sampling"]["accept"]) == (5, "token")
+    assert only["exactness"] == "distribution"
+
+
+def test_ctrl_c_writes_what_there_is(skulk: Program, tmp_path: Path) -> None:
+    """An hour of measuring would be lost."""
+    folder = tmp_path / "out"
+    terminal = OnTerminal(
+        skulk, "bench", "demo", "--draft-depth", "1", "--tokens", "400", "--runs", "500", "--out", folder, COLUMNS="120"
+    )
+    terminal.wait_for("texts")
+    terminal.process.send_signal(signal.SIGINT)
+    done = terminal.finish()
+    assert done.code == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    found = read_receipt(folder / "bench.json")
+    assert not found.complete
+    assert len(found.cases) == 1
+    assert "Incomplete" in (folder / "bench.html").read_text(encoding="utf-8")
+    assert "INCOMPLETE" in done.stdout
+
+
+def test_the_best_depth_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    done = in_process(
+        "tune", "demo", "--draft-depth", "1", "--tokens", "12", "--runs", "1", "--prompts", "docs", "--json"
+    )
+    assert done.code == 0, done.stderr
+    (card,) = read_cards(tmp_path / "skulk" / "catalog.yaml")
+    best = json.loads(done.stdout)["cases"][0]["arms"]
+    assert card.model == "demo"
+    assert card.default_depth in [arm["depth"] for arm in best]
+    assert "on the card of demo" in done.stderr
+
+
+def write(folder: Path, name: str, one: Receipt) -> Path:
+    file = folder / name
+    file.write_text(one.to_json(), encoding="utf-8")
+    return file
+
+
+def test_two_receipts_are_compared(tmp_path: Path) -> None:
+    """Speeds of two machines side by side would be read as a gain of one program."""
+    from dataclasses import replace
+
+    first = write(tmp_path, "a.json", receipt())
+    other = receipt(
+        machine=replace(MACHINE, processor="Another CPU"),
+        cases=(case(prompts=replace(PROMPTS, sha256="b" * 64), arms=case().arms[1:]),),
+    )
+    done = in_process("bench", "compare", first, write(tmp_path, "b.json", other), "--json")
+    assert done.code == 0, done.stderr
+    found = json.loads(done.stdout)
+    said = " ".join(found["differences"])
+    assert "prompts differ" in said
+    assert "machines differ" in said
+    assert all(one["speed"]["least"] <= one["speed"]["median"] <= one["speed"]["greatest"] for one in found["ratios"])
+    assert {one["gain"] for one in found["ratios"]} == {1.0}
+    assert found["unmatched"] == ["docs, 200 tokens, temperature 0: mlx-lm"]
+    shown = in_process("bench", "compare", first, first)
+    assert "no clear difference" in shown.stdout
+
+
+def test_a_comparison_needs_two_receipts(tmp_path: Path) -> None:
+    first = write(tmp_path, "a.json", receipt())
+    assert in_process("bench", "compare", first).code == 2
+    (tmp_path / "c.json").write_text("{}")
+    done = in_process("bench", "compare", first, tmp_path / "c.json")
+    assert done.code == 1
+    assert "kind" in done.stderr
+    assert in_process("bench", "demo", first).code == 2
+
+
+def test_a_suite_is_of_many_kinds() -> None:
+    from skulk_core.bench.suite import suite
+
+    cases = suite(2, 4096)
+    assert {case.temperature for case in cases} == {0.0, 0.7}
+    assert {case.num_tokens for case in cases} == {200, 1000}
+    assert {"prose", "code", "chat", "list"} <= {case.prompts.name for case in cases}
+    assert {case.context for case in cases} == {None, 512, 2048}
+    # a context that the model was not made for is left out
+    assert {case.context for case in suite(2, 1024)} == {None, 512}
+    assert len({case.name for case in cases}) == len(cases)

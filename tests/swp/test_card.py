@@ -1,40 +1,27 @@
 """The card of a sidecar: valid for the Hub, true to upstream's licence, and never a carrier of upstream's markup."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_writing import card_problems
 from huggingface_hub import ModelCard
+from receipts import arm, case, receipt
 from sidecar_folder import SHA, SOURCE, write_folder
 
-from skulk_core.errors import FormatError, LicenceUnknown
-from skulk_core.formats.provenance import Licence, Origin, SharedTensor
+from skulk_core.errors import FormatError, LicenceUnknown, OtherSidecar
+from skulk_core.formats.provenance import Licence, Manifest, Origin, SharedTensor
+from skulk_core.formats.receipt import Receipt
 from swp.card import render
 from swp.licence import require_licence
-from swp.receipt import read_receipt
+from swp.publish import sidecar_publication
+from swp.receipt import best_depth, quotable_receipt
 
 HOSTILE = (
     "evil\n---\nlicense: mit\n---\n# Heading\n\r\n| a | b |\n<script>alert(1)</script> {{ 7 * 7 }} {% raw %} {# x #} "
     "\n```\n`code` **bold** __under__ ~~no~~ [link](javascript:x) ![i](x) www.evil.io <!-- --> &lt; \\ \u2028 \u202e"
 )
-RECEIPT = {
-    "schema": 1,
-    "model": "Upstream/Tiny.Model-1B@" + SHA,
-    "sidecar": "x",
-    "tokens": 200,
-    "runs": 3,
-    "prompts": 4,
-    "arms": [
-        {"arm": "mlx-lm", "tokens_per_s": 9.0, "speedup": 0.9, "tokens_per_round": None, "acceptance": [],
-         "same_as_reference": True},
-        {"arm": 0, "tokens_per_s": 10.0, "speedup": 1.0, "tokens_per_round": 1.0, "acceptance": [],
-         "same_as_reference": True},
-        {"arm": 2, "tokens_per_s": 17.25, "speedup": 1.73, "tokens_per_round": 2.5, "acceptance": [0.91, 0.64],
-         "same_as_reference": True},
-    ],
-}  # fmt: skip
 
 
 def body(card: str) -> str:
@@ -171,33 +158,60 @@ def test_hostile_texts_stay_text(tmp_path: Path) -> None:
     assert all(line.isprintable() for line in lines)
 
 
+def receipt_for(manifest: Manifest, **changes: Any) -> Receipt:
+    """A benchmark of the very file that the manifest lists."""
+    digest = next(file.sha256 for file in manifest.files if file.name == "mtp.safetensors")
+    known = receipt()
+    assert known.sidecar is not None
+    return replace(known, sidecar=replace(known.sidecar, sha256=digest), **changes)
+
+
 def test_a_bench_receipt_gives_measured_figures(tmp_path: Path) -> None:
+    manifest = write_folder(tmp_path / "x")
     file = tmp_path / "bench.json"
-    file.write_text(json.dumps(RECEIPT))
-    receipt = read_receipt(file)
-    card = render(write_folder(tmp_path / "x"), receipt=receipt)
-    assert "| 2 | 17.2 | 1.73 | 2.50 | 91% 64% | same |" in card
-    assert "4 prompts, 200 tokens each, 3 runs" in card
-    assert receipt.best_depth == 2
-    assert "## Measured" not in render(write_folder(tmp_path / "x"))
+    file.write_text(receipt_for(manifest).to_json())
+    found = quotable_receipt(file)
+    card = render(manifest, receipt=found)
+    assert "| depth 3 | 332.9 | 1.92 | 1.92–1.92 | 3.10 | 80% 80% 80% | 0 of 400 |" in card
+    assert "2 prompts, 200 tokens each, 2 turns" in card
+    assert best_depth(found) == 3
+    assert "## Measured" not in render(manifest)
+
+
+def test_every_case_of_a_suite_is_quoted(tmp_path: Path) -> None:
+    manifest = write_folder(tmp_path)
+    card = render(manifest, receipt=receipt_for(manifest, cases=(case(), case(name="chat"), case(name=HOSTILE))))
+    assert "| chat | depth 3 | 332.9 | 1.92 |" in card
+    assert "<script" not in card
+
+
+@pytest.mark.parametrize("digest", ["6" * 64, ""])
+def test_a_receipt_of_another_sidecar_is_refused(tmp_path: Path, digest: str) -> None:
+    """A card could otherwise boast of figures that another head reached."""
+    manifest = write_folder(tmp_path)
+    known = receipt()
+    assert known.sidecar is not None
+    other = replace(known, sidecar=replace(known.sidecar, sha256=digest))
+    with pytest.raises(OtherSidecar, match=SOURCE):
+        render(manifest, receipt=other)
+    with pytest.raises(OtherSidecar):
+        sidecar_publication(tmp_path, "org/tiny-mtp", receipt=other)
+    with pytest.raises(OtherSidecar):
+        render(manifest, receipt=replace(known, sidecar=None))
 
 
 @pytest.mark.parametrize(
-    ("change", "where"),
+    ("changes", "where"),
     [
-        ({"schema": 2}, "schema"),
-        ({"arms": []}, "arms"),
-        ({"arms": RECEIPT["arms"][:2]}, "arms"),  # type: ignore[index]
-        ({"arms": [{**RECEIPT["arms"][2], "arm": 0, "speedup": 0}]}, "speedup"),  # type: ignore[index]
-        ({"arms": [{**RECEIPT["arms"][2], "acceptance": [1.5]}]}, "acceptance"),  # type: ignore[index]
-        ({"arms": [{**RECEIPT["arms"][2], "arm": -1}]}, "arm"),  # type: ignore[index]
-        ({"model": ""}, "model"),
-        ({"runs": "3"}, "runs"),
+        ({"complete": False}, "complete"),
+        ({"cases": (case(arms=(arm(0, 1.0), arm(1, 2.0, failed="token 5"))),)}, "not plain decoding"),
+        ({"cases": (case(arms=(arm(0, 1.0),)),)}, "no arm with a draft head"),
+        ({"cases": ()}, "no arm with a draft head"),
     ],
 )
-def test_a_receipt_that_is_none_is_named_by_its_key(tmp_path: Path, change: dict[str, object], where: str) -> None:
-    """A card must not quote figures that nobody measured."""
+def test_a_receipt_with_nothing_to_quote_is_refused(tmp_path: Path, changes: dict[str, Any], where: str) -> None:
+    """A card must not quote figures that nobody measured, or of texts that were wrong."""
     file = tmp_path / "bench.json"
-    file.write_text(json.dumps({**RECEIPT, **change}))
+    file.write_text(receipt(**changes).to_json())
     with pytest.raises(FormatError, match=where):
-        read_receipt(file)
+        quotable_receipt(file)

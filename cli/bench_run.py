@@ -1,0 +1,237 @@
+"""One benchmark from loading to its receipt, with progress; whatever was measured when it is interrupted is kept."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cli.bench_options import Wish
+from cli.bench_show import live_table
+from cli.cluster import spread
+from cli.depth import make_policy
+from cli.loading import Loaded, load
+from cli.program import Interrupts, interrupts_at_checks
+from cli.render import Reporter
+from skulk_core.errors import ContextError, OptionError
+
+if TYPE_CHECKING:
+    from skulk_core.bench.arms import CaseRun
+    from skulk_core.bench.measure import Measurement
+    from skulk_core.bench.prompts import PromptSet
+    from skulk_core.bench.workload import ArmSpec, Workload
+    from skulk_core.decode.session import Session
+    from skulk_core.formats.receipt import ModelRecord, Receipt, SidecarRecord
+    from skulk_core.sampling.settings import SamplingSettings
+
+Keep = Callable[["Receipt"], None]
+
+
+@dataclass
+class _Watch:
+    """Shows how far a benchmark is, and stops it where Ctrl-C was pressed."""
+
+    reporter: Reporter
+    interrupts: Interrupts
+    num_texts: int
+    num_before: int = 0
+
+    def check(self) -> None:
+        self.interrupts.check()
+
+    def step(self, description: str) -> None:
+        self.reporter.step(description)
+        self.interrupts.check()
+
+    def texts(self, case: "CaseRun") -> None:
+        self.reporter.beside = lambda: live_table(case)
+        self.reporter.turns(self.num_before + case.num_done, self.num_texts)
+        if case.num_done == case.num_texts:
+            self.num_before += case.num_texts
+
+    def replayed(self, done: int, total: int) -> None:
+        self.reporter.replayed(done, total)
+        self.interrupts.check()
+
+
+@dataclass
+class Running:
+    """A benchmark while it runs; `receipt` tells at any time what was measured so far."""
+
+    loaded: Loaded
+    model: "ModelRecord"
+    sidecar: "SidecarRecord | None"
+    num_hosts: int
+    measurements: list["Measurement"]
+    complete: bool = False
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _began_s: float = field(default_factory=time.monotonic)
+
+    def receipt(self) -> "Receipt":
+        from skulk_core.bench.facts import machine_record
+        from skulk_core.formats.receipt import Receipt
+        from skulk_core.runtime.device import versions
+
+        return Receipt(
+            complete=self.complete,
+            started=self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            took_s=time.monotonic() - self._began_s,
+            command=shlex.join(["skulk", *(_without_folders(argument) for argument in sys.argv[1:])]),
+            versions=versions(),
+            machine=machine_record(),
+            hosts=self.num_hosts,
+            link_delay_ms=0.0,
+            model=self.model,
+            sidecar=self.sidecar,
+            cases=tuple(one.record() for one in self.measurements if one.run.num_done),
+        )
+
+
+def run_bench(wish: Wish, reporter: Reporter) -> Running:
+    """Load the model and measure; Ctrl-C while it measures ends in what there is, not `complete`."""
+    if wish.over is not None:
+        with spread(wish.choice, wish.over, reporter) as loaded:
+            return _measured(wish, loaded, reporter)
+    with reporter.working():
+        loaded = load(wish.choice, reporter)
+    return _measured(wish, loaded, reporter)
+
+
+def _measured(wish: Wish, loaded: Loaded, reporter: Reporter) -> Running:
+    from skulk_core.bench.measure import Bench, measure
+    from skulk_core.bench.workload import Local
+    from skulk_core.decode.engine import LocalEngine
+
+    with reporter.working():
+        measurements = _prepare(wish, loaded, reporter)
+        target, tokenizer = loaded.model.target, loaded.model.tokenizer
+        if loaded.engine is None:
+            local = Local(target, tokenizer, loaded.drafter)
+            bench = Bench(LocalEngine(target, tokenizer, loaded.drafter), local, certify=wish.certify)
+        else:
+            bench = Bench(loaded.engine, None, certify=wish.certify)
+        num_hosts = 1 if loaded.engine is None else len(loaded.engine.epoch.loaded)
+        running = Running(loaded, _model(loaded), _sidecar(loaded), num_hosts, measurements)
+        with interrupts_at_checks() as interrupts:
+            watch = _Watch(reporter, interrupts, sum(one.run.num_texts for one in measurements))
+            try:
+                for one in measurements:
+                    measure(bench, one, watch)
+                running.complete = True
+            except (KeyboardInterrupt, RuntimeError):
+                # Ctrl-C also ends the compiler that MLX may be waiting for
+                if not interrupts.pending:
+                    raise
+    return running
+
+
+def _prepare(wish: Wish, loaded: Loaded, reporter: Reporter) -> list["Measurement"]:
+    """Every case with its arms, nothing decoded yet. Raises `ContextError`, `OptionError` and as prompts do."""
+    from skulk_core.bench.measure import Measurement
+    from skulk_core.decode.session import Session
+
+    if wish.depths.drafts and not loaded.can_draft:
+        raise OptionError(
+            "--draft-depth", "", f"nothing drafts here ({loaded.plain_because}); 0 measures plain decoding"
+        )
+    session = Session(loaded.model, loaded.drafter)
+    peers = _peers(wish, loaded)
+    arms: dict[bool, list[ArmSpec]] = {}
+    measurements = []
+    for work in _workloads(wish, loaded, session):
+        longest, context = max(map(len, work.prompts)), loaded.model.context_tokens
+        if context is not None and longest + work.num_tokens > context:
+            raise ContextError(longest, context, work.num_tokens)
+        # what rounds cost depends on whether tokens are drawn
+        greedy = work.settings.is_greedy
+        if greedy not in arms:
+            arms[greedy] = [*peers, *_our_arms(wish, loaded, work.settings, reporter)]
+        measurements.append(Measurement.of(work, arms[greedy]))
+    return measurements
+
+
+def _workloads(wish: Wish, loaded: Loaded, session: "Session") -> Sequence["Workload"]:
+    from skulk_core.bench.prompts import read_prompts
+    from skulk_core.bench.suite import suite
+
+    if not wish.suite:
+        prompts = read_prompts(wish.prompts)
+        parts = [prompts.name, f"{wish.num_tokens} tokens", f"temperature {wish.settings.temperature:g}"]
+        parts += [f"after {wish.context} tokens"] if wish.context else []
+        return [_workload(wish, session, ", ".join(parts), prompts, wish.settings, wish.num_tokens, wish.num_turns)]
+    works = []
+    for case in suite(wish.num_turns, loaded.model.context_tokens):
+        settings = replace(wish.settings, temperature=case.temperature)
+        asked = replace(wish, context=case.context)
+        works.append(_workload(asked, session, case.name, case.prompts, settings, case.num_tokens, case.num_turns))
+    return works
+
+
+def _workload(
+    wish: Wish,
+    session: "Session",
+    name: str,
+    prompts: "PromptSet",
+    settings: "SamplingSettings",
+    num_tokens: int,
+    num_turns: int,
+) -> "Workload":
+    from skulk_core.bench.prompts import encode
+    from skulk_core.bench.workload import Workload
+
+    fed, described = encode(session, prompts, raw=wish.raw, context=wish.context)
+    return Workload(name, fed, described, num_tokens, num_turns, settings, wish.exactness)
+
+
+def _our_arms(wish: Wish, loaded: Loaded, settings: "SamplingSettings", reporter: Reporter) -> list["ArmSpec"]:
+    from skulk_core.bench.workload import ArmSpec
+
+    arms = [ArmSpec.fixed(depth) for depth in wish.depths.fixed]
+    if wish.depths.auto:
+        policy = make_policy(loaded, settings, reporter, "auto")
+        # every text begins as a run does: with what rounds cost, and nothing seen yet
+        arms.append(ArmSpec.auto(lambda: deepcopy(policy)))
+    return arms
+
+
+def _peers(wish: Wish, loaded: Loaded) -> list["ArmSpec"]:
+    if wish.against is None:
+        return []
+    from skulk_core.bench.against import arms_against, require_common
+
+    require_common(wish.settings)
+    return arms_against(wish.against, loaded.model, loaded.source.path, wish.against_draft)
+
+
+def _model(loaded: Loaded) -> "ModelRecord":
+    from skulk_core.bench.facts import model_record
+
+    if loaded.engine is None:
+        return model_record(loaded.source, loaded.model)
+    epoch = loaded.engine.epoch
+    dtype = epoch.members[0].assignment.dtype
+    nbytes = sum(int(frame["nbytes"]) for frame in epoch.loaded)
+    return model_record(loaded.source, loaded.model, dtype=None if dtype == "checkpoint" else dtype, nbytes=nbytes)
+
+
+def _sidecar(loaded: Loaded) -> "SidecarRecord | None":
+    from skulk_core.bench.facts import sidecar_record
+
+    if loaded.head_name is None:
+        return None
+    head = loaded.head
+    if loaded.engine is not None:
+        # its file is on the decider: without a digest no card can quote these figures
+        return sidecar_record(loaded.head_name, None, "on the last host", str(loaded.engine.drafter["precision"]))
+    if head is None:
+        return sidecar_record(loaded.head_name, None, "none", "none")
+    return sidecar_record(loaded.head_name, head.origin, head.layout, head.precision)
+
+
+def _without_folders(argument: str) -> str:
+    """An argument without the folders of a path, which may name a person."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + (value.rsplit("/", 1)[-1] if value.startswith(("/", "~")) else value)

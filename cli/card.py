@@ -1,0 +1,201 @@
+"""`skulk card show|set|edit`: how a model is run on this person's machines."""
+
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import options
+from cli.depth import read_depth
+from cli.errors import guarded
+from cli.render import out, say, visible
+from skulk_core.catalog import Catalog, Subject, resolve, user_catalog
+from skulk_core.catalog.lookup import card_name
+from skulk_core.catalog.user import change_card
+from skulk_core.errors import FormatError, OptionError, ProgramError
+from skulk_core.formats.cards import Card, card_mapping, read_card
+from skulk_core.formats.catalog import HeadEntry
+from skulk_core.formats.receipt import AUTO
+from skulk_core.formats.suggest import near_miss
+from skulk_core.formats.yaml_file import parse_yaml, read_text
+from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef, parse_trunk
+from skulk_core.runtime.device import load_mlx
+
+JSON_SCHEMA = 1
+UNSET = ("depth", "sidecar", "dtype", "head-precision")
+Hosts = Annotated[int, typer.Option(metavar="N", help="Speak of this many hosts, or more.")]
+_EDITORS = ("VISUAL", "EDITOR")
+_Ref = DemoRef | FolderRef | FileRef | RepoRef
+
+
+def make_card_app() -> typer.Typer:
+    """The group of commands."""
+    app = typer.Typer(no_args_is_help=True, help="Keep how a model is to be run here: draft depth, sidecar, dtype.")
+    app.command("show")(show_command)
+    app.command("set")(set_command)
+    app.command("edit")(edit_command)
+    return app
+
+
+@guarded
+def show_command(model: options.Model, hosts: Hosts = 1, json_output: options.Json = False) -> None:
+    """Print what `skulk run MODEL` goes by, and where each of it is written."""
+    options.at_least("--hosts", hosts, 1)
+    ref, catalog = parse_trunk(model), Catalog.known()
+    card = catalog.card_of(ref)
+    depth, because = _depth_of(ref, card, catalog, hosts)
+    if json_output:
+        found = {"schema": JSON_SCHEMA, "model": card_name(ref), "hosts": hosts, "depth": depth, "because": because}
+        out(json.dumps({**found, "card": None if card is None else card_mapping(card)}) + "\n")
+        return
+    out(visible(card_name(ref)) + "\n")
+    out(f"  depth on {hosts} {'host' if hosts == 1 else 'hosts'}: {depth} ({visible(because)})\n")
+    for key, value in ({} if card is None else card_mapping(card)).items():
+        if key != "model":
+            out(visible(f"  {key}: {value}") + "\n")
+    out(visible(f"  your card: {user_catalog()}" if card is not None else "  no card of your own") + "\n")
+
+
+@guarded
+def set_command(
+    model: options.Model,
+    depth: Annotated[str | None, typer.Option(metavar="N|auto", help="Tokens to draft a round.")] = None,
+    hosts: Annotated[
+        int, typer.Option(metavar="N", help="The depth holds from so many hosts on. Default: for one, and more.")
+    ] = 1,
+    sidecar: options.Sidecar = None,
+    dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")] = None,
+    head_precision: Annotated[
+        str | None, typer.Option(metavar="PRECISION", help="trunk, float32, bfloat16, float16, 8bit or 4bit.")
+    ] = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Take one out: depth (of --hosts), sidecar, dtype, head-precision."),
+    ] = None,
+    json_output: options.Json = False,
+) -> None:
+    """Write the card of a model: everything that is given, and nothing else."""
+    options.at_least("--hosts", hosts, 1)
+    changes = (depth, sidecar, dtype, head_precision, unset)
+    if not any(change is not None for change in changes):
+        raise OptionError("skulk card set", "", "says nothing; give --depth, --sidecar, --dtype, …, or --unset NAME")
+    for name in unset or ():
+        if name not in UNSET:
+            raise OptionError("--unset", name, f"not one of {', '.join(UNSET)}{near_miss(name, UNSET)}")
+    number = read_depth(depth)
+    if number == AUTO and hosts > 1:
+        raise OptionError("--depth", AUTO, "holds for one host and more; --unset depth --hosts N takes a number out")
+
+    def changed(card: Card) -> Card:
+        for name in unset or ():
+            card = _without(card, name, hosts)
+        if number is not None and hosts == 1:
+            card = replace(card, default_depth=number)
+        elif isinstance(number, int):
+            by_hosts = {**dict(card.depth_by_hosts), hosts: number}
+            card = replace(card, depth_by_hosts=tuple(sorted(by_hosts.items())))
+        return replace(
+            card,
+            sidecar=_placed(sidecar) or card.sidecar,
+            dtype=dtype or card.dtype,
+            head_precision=head_precision or card.head_precision,
+        )
+
+    _change(model, changed, json_output)
+
+
+@guarded
+def edit_command(model: options.Model) -> None:
+    """Open the card of a model in your editor ($VISUAL, else $EDITOR); what is wrong with it is not written."""
+    _change(model, _in_editor, json_output=False)
+
+
+def _change(model: str, change: Callable[[Card], Card], json_output: bool) -> None:
+    path = user_catalog()
+    card, done = change_card(path, card_name(parse_trunk(model)), change)
+    if json_output:
+        out(json.dumps({"schema": JSON_SCHEMA, "change": done.value, "card": card_mapping(card)}) + "\n")
+        return
+    say(f"{done.value}: the card of {card.model} in {path}")
+
+
+def _depth_of(ref: _Ref, card: Card | None, catalog: Catalog, hosts: int) -> tuple[int | str, str]:
+    """The depth that `skulk run` takes without --draft-depth, and who says so."""
+    said = None if card is None else card.depth(hosts)
+    if said is not None:
+        return said, "your card"
+    if isinstance(ref, DemoRef):
+        load_mlx()
+        from skulk_core.heads.finding import DEMO_DEPTH
+
+        return DEMO_DEPTH, "measured for the demo"
+    subject = Subject.parse(str(ref)) if isinstance(ref, RepoRef | FolderRef) else None
+    entries = () if subject is None else resolve(subject, catalog.heads).entries
+    entry = next((one for one in entries if isinstance(one, HeadEntry)), None)
+    listed = None if entry is None else entry.depth(hosts)
+    if entry is not None and listed is not None:
+        return listed, f"the catalog's entry of {entry.base}"
+    return AUTO, "nobody says otherwise; chosen round by round, where a head is found"
+
+
+def _without(card: Card, name: str, hosts: int) -> Card:
+    if name == "depth" and hosts > 1:
+        return replace(card, depth_by_hosts=tuple(pair for pair in card.depth_by_hosts if pair[0] != hosts))
+    match name:
+        case "depth":
+            return replace(card, default_depth=None)
+        case "sidecar":
+            return replace(card, sidecar=None)
+        case "dtype":
+            return replace(card, dtype=None)
+    return replace(card, head_precision=None)
+
+
+def _placed(sidecar: str | None) -> str | None:
+    """A path from the root: the card is read from anywhere."""
+    if sidecar is None:
+        return None
+    path = Path(os.path.expanduser(sidecar))
+    return str(path.resolve()) if path.exists() else sidecar
+
+
+_PAGE = """# The card of {model}. Keys, all of which may be left out:
+#   default_depth: 2            tokens to draft on one host: a number, or auto
+#   depth_by_hosts: {{2: 1}}      from so many hosts on, another depth
+#   sidecar: OWNER/NAME         or a path: the draft head to take
+#   dtype: float32              float32, bfloat16, float16
+#   head_precision: 8bit        trunk, float32, bfloat16, float16, 8bit, 4bit
+schema: 1
+"""
+
+
+def _in_editor(card: Card) -> Card:
+    """What a person makes of the card. Raises `FormatError` naming the line, `ProgramError` without an editor."""
+    from ruamel.yaml import YAML
+
+    name = next((os.environ[name] for name in _EDITORS if os.environ.get(name)), "vi")
+    with tempfile.TemporaryDirectory(prefix="skulk-card-") as folder:
+        page = Path(folder) / "card.yaml"
+        with page.open("w", encoding="utf-8") as stream:
+            stream.write(_PAGE.format(model=visible(card.model)))
+            if not card.is_empty:
+                YAML().dump({key: value for key, value in card_mapping(card).items() if key != "model"}, stream)
+        try:
+            status = subprocess.run([*shlex.split(name), str(page)], check=False).returncode
+        except OSError as error:
+            raise ProgramError(name, f"cannot be started: {error.strerror or error}") from error
+        if status:
+            raise ProgramError(name, f"ended with status {status}; the card is as it was")
+        top = parse_yaml(page, read_text(page), 1)
+        if "model" in top.data:
+            raise FormatError(page, "model", "is the model's own name and cannot be changed")
+        top.data["model"] = card.model
+        del top.data["schema"]
+        return read_card(top)

@@ -1,0 +1,130 @@
+"""transformers' decoding beside ours: `generate`, plain, and assisted in the best way it offers for the model."""
+
+import time
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from skulk_core.bench.workload import Check, Peer, PeerText, Skipped
+from skulk_core.errors import OptionError
+from skulk_core.models.loading import LoadedModel, shortened
+from skulk_core.sampling.settings import SamplingSettings
+
+# what its documentation drafts by prompt lookup
+_LOOKUP_TOKENS = 10
+_DTYPES = {"mlx.core.float32": "float32", "mlx.core.bfloat16": "bfloat16", "mlx.core.float16": "float16"}
+
+
+def open_transformers(
+    path: Path, model: LoadedModel, draft_model: Path | None
+) -> tuple[Peer | Skipped, Peer | Skipped]:
+    """The plain and the assisted peer for the checkpoint ``path``, or why there is none."""
+    why_not = _why_not(path, model)
+    if why_not is not None:
+        return Skipped(why_not), Skipped(why_not)
+    loaded = _load(path, str(model.target.dtype))
+    if isinstance(loaded, Skipped):
+        return loaded, loaded
+    return Transformers(loaded, {}), _assisted(loaded, model, draft_model)
+
+
+class Transformers(Peer):
+    """`generate` with the given way of assisting; all else as its documentation has it."""
+
+    def __init__(self, model: Any, assisting: dict[str, Any]) -> None:
+        self._model, self._assisting = model, assisting
+
+    def decode(self, prompt: Sequence[int], num_tokens: int, settings: SamplingSettings, check: Check) -> PeerText:
+        """See `Peer`."""
+        import torch
+        from transformers import GenerationConfig, set_seed
+
+        set_seed(settings.seed % 2**32)
+        drawn = {} if settings.is_greedy else _drawn(settings)
+        make_config: Any = GenerationConfig
+        config = make_config(
+            max_new_tokens=num_tokens, do_sample=not settings.is_greedy, eos_token_id=None, pad_token_id=0, **drawn
+        )
+        clock, fed = _Clock(check), torch.tensor([list(prompt)])
+        began = time.perf_counter()
+        out = self._model.generate(
+            fed,
+            attention_mask=torch.ones_like(fed),
+            generation_config=config,
+            streamer=clock,
+            **self._assisting,
+        )
+        ended = time.perf_counter()
+        tokens = tuple(out[0, len(prompt) :].tolist())
+        assert clock.first_s is not None, "generate told of no token"
+        return PeerText(tokens[:num_tokens], clock.first_s - began, ended - clock.first_s, clock.num_first)
+
+
+class _Clock:
+    """What `generate` calls a streamer: told of the prompt, then of tokens."""
+
+    def __init__(self, check: Check) -> None:
+        self._check, self._told = check, 0
+        self.first_s: float | None = None
+        self.num_first = 0
+
+    def put(self, value: Any) -> None:
+        self._told += 1
+        if self._told == 2:
+            # assisted, the first pass may bring several
+            self.first_s, self.num_first = time.perf_counter(), int(value.numel())
+        self._check()
+
+    def end(self) -> None:
+        return
+
+
+def _why_not(path: Path, model: LoadedModel) -> str | None:
+    if util.find_spec("torch") is None:
+        return "torch is not installed: pip install 'skulk-mtp[publish]'"
+    if path.is_file():
+        return "a GGUF file is not read by transformers here"
+    if model.quantization is not None:
+        return "transformers cannot read weights that MLX has packed"
+    return None
+
+
+def _load(path: Path, dtype: str) -> Any | Skipped:
+    import transformers
+    from transformers.utils import logging
+
+    say: Any = logging
+    say.disable_progress_bar()
+    # its annotations do not say that a pair comes back where loading_info is asked for
+    auto: Any = transformers.AutoModelForCausalLM
+    try:
+        model, found = auto.from_pretrained(path, dtype=_DTYPES[dtype], output_loading_info=True, local_files_only=True)
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
+        return Skipped(f"transformers cannot load it: {shortened(str(error))}")
+    missing = sorted(found["missing_keys"])
+    if missing:
+        return Skipped(f"transformers finds no weights for {', '.join(missing[:3])}, and would make some up")
+    return model.eval()
+
+
+def _assisted(loaded: Any, model: LoadedModel, draft_model: Path | None) -> Peer | Skipped:
+    if getattr(loaded, "_is_stateful", False):
+        return Skipped("transformers assists no model that has a recurrent state, as this one has")
+    if draft_model is not None:
+        drafting = _load(draft_model, str(model.target.dtype))
+        if isinstance(drafting, Skipped):
+            raise OptionError("--against-draft", draft_model, drafting.reason)
+        return Transformers(loaded, {"assistant_model": drafting})
+    if getattr(loaded.config.get_text_config(), "num_mtp_layers", None):
+        return Transformers(loaded, {"use_mtp": True})
+    return Transformers(loaded, {"prompt_lookup_num_tokens": _LOOKUP_TOKENS})
+
+
+def _drawn(settings: SamplingSettings) -> dict[str, Any]:
+    return {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "top_k": settings.top_k,
+        "min_p": settings.min_p or None,
+    }

@@ -1,0 +1,221 @@
+"""A receipt as tables of text: what a terminal, a Markdown file and README show alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from skulk_core.formats.receipt import Arm, Case, Figures, Range, Receipt
+
+_MANY_PROMPT_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns are (name, whether it holds numbers)."""
+
+    columns: tuple[tuple[str, bool], ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def without_empty(self) -> "Table":
+        """The table without columns in which no row has anything."""
+        kept = [at for at in range(len(self.columns)) if any(row[at] for row in self.rows)]
+        rows = tuple(tuple(row[at] for at in kept) for row in self.rows)
+        return Table(tuple(self.columns[at] for at in kept), rows)
+
+
+def speed_table(case: Case) -> Table:
+    """How fast every arm was, and whether its text is plain decoding's."""
+    names = ("arm", "tok/s", "from–to", "× depth 0", "from–to", "a round", "accepted", "certificate")
+    rows = []
+    for arm in case.arms:
+        figures = case.figures(arm)
+        if arm.skipped is not None or arm.failed is not None or not arm.samples:
+            said = "not measured" if arm.skipped is not None else "FAILED" if arm.failed is not None else "not yet"
+            rows.append((arm.name, "", "", "", "", "", "", said))
+            continue
+        rows.append(
+            (
+                arm.name,
+                _median(figures.tokens_per_s, 1),
+                spread(figures.tokens_per_s, 1),
+                _median(figures.speedup, 2),
+                spread(figures.speedup, 2),
+                number(figures.tokens_per_round, 2) if arm.counts else "",
+                acceptance(figures),
+                certificate(arm, case),
+            )
+        )
+    numbers = (False, True, True, True, True, True, False, False)
+    return Table(tuple(zip(names, numbers, strict=True)), tuple(rows)).without_empty()
+
+
+def work_table(case: Case) -> Table:
+    """What every arm did for its speed, and what its parts by themselves would have given."""
+    names = (
+        "arm",
+        "passes",
+        "waits",
+        "peak MB",
+        "prompt s",
+        "distinct 4-grams",
+        "predicted",
+        "measured / predicted",
+    )
+    rows = []
+    for arm in case.arms:
+        figures, predicted = case.figures(arm), arm.predicted_tokens_per_s
+        speed = figures.tokens_per_s
+        if not arm.samples:
+            continue
+        rows.append(
+            (
+                arm.name,
+                "" if figures.passes is None else f"{figures.passes}",
+                "" if arm.counts is None else f"{arm.counts.synchronisations}",
+                "" if figures.peak_nbytes is None else f"{figures.peak_nbytes / 1e6:,.0f}",
+                _median(figures.prefill_s, 3) if max(case.prompts.tokens, default=0) >= _MANY_PROMPT_TOKENS else "",
+                percent(arm.distinct_4grams),
+                number(predicted, 1),
+                "" if predicted is None or speed is None else f"{speed.median / predicted:.2f}",
+            )
+        )
+    return Table(tuple((name, name != "arm") for name in names), tuple(rows)).without_empty()
+
+
+def split_table(case: Case) -> Table:
+    """Where the time of the profiled texts went, in shares of the time after the prompt."""
+    names = ("arm", "prompt s", "draft", "verify", "commit", "link", "other", "ms a token", "barriers cost")
+    rows = []
+    for arm in case.arms:
+        one = arm.profile
+        if one is None or not one.decode_s:
+            continue
+        parts = (one.draft_s, one.verify_s, one.commit_s, one.link_s, one.other_s)
+        shares = [f"{part / one.decode_s:.1%}" if part else "" for part in parts]
+        per_token = f"{1000 * one.decode_s / one.tokens:.2f}"
+        rows.append((arm.name, f"{one.prefill_s:.3f}", *shares, per_token, f"{one.overhead:+.0%}"))
+    return Table(tuple((name, name != "arm") for name in names), tuple(rows)).without_empty()
+
+
+def cases_table(receipt: Receipt) -> Table:
+    """One line for each case: its best arm beside plain decoding."""
+    names = ("case", "depth 0 tok/s", "best", "tok/s", "× depth 0", "from–to", "distinct 4-grams", "certificates")
+    rows = []
+    for case in receipt.cases:
+        best, plain = case.best, case.arm(case.reference)
+        if best is None or plain is None:
+            rows.append((case.name, "", "", "", "", "", "", "not measured"))
+            continue
+        figures = case.figures(best)
+        failed = [arm.name for arm in case.arms if arm.failed is not None]
+        rows.append(
+            (
+                case.name,
+                _median(case.figures(plain).tokens_per_s, 1),
+                best.name,
+                _median(figures.tokens_per_s, 1),
+                _median(figures.speedup, 2),
+                spread(figures.speedup, 2),
+                percent(best.distinct_4grams),
+                f"FAILED: {', '.join(failed)}" if failed else certificate(best, case),
+            )
+        )
+    numbers = (False, True, False, True, True, True, True, False)
+    return Table(tuple(zip(names, numbers, strict=True)), tuple(rows)).without_empty()
+
+
+def facts(receipt: Receipt) -> list[tuple[str, str]]:
+    """What was measured on what, as (name, value)."""
+    machine, model, sidecar = receipt.machine, receipt.model, receipt.sidecar
+    threads = f", {machine.blas_threads} threads" if machine.blas_threads else ""
+    of_model = [model.name + (f"@{model.sha[:12]}" if model.sha else ""), model.model_type, model.dtype]
+    of_model += [model.quantization] if model.quantization else []
+    found = [
+        ("model", ", ".join([*of_model, f"{model.nbytes / 1e6:,.0f} MB, {model.num_layers} layers"])),
+        ("draft head", "none" if sidecar is None else f"{sidecar.name} ({sidecar.layout}, {sidecar.precision})"),
+        ("sidecar's sha256", sidecar.sha256 if sidecar is not None else ""),
+        ("machine", f"{machine.processor}, {machine.cores} cores, {machine.memory_nbytes / 1e9:.0f} GB"),
+        ("system", f"{machine.system}; {machine.backend} {machine.device}; BLAS {machine.blas}{threads}"),
+        ("hosts", f"{receipt.hosts}" + (f", {receipt.link_delay_ms:g} ms added" if receipt.link_delay_ms else "")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in receipt.versions.items() if version)),
+        ("started", f"{receipt.started}, took {receipt.took_s:,.0f} s"),
+        ("command", receipt.command),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def notes(case: Case) -> list[str]:
+    """What one must know to read the figures of a case, a sentence each."""
+    sampling, prompts = case.sampling, case.prompts
+    lengths = (
+        f"{min(prompts.tokens)} to {max(prompts.tokens)}" if len(set(prompts.tokens)) > 1 else f"{prompts.tokens[0]}"
+    )
+    drawn = "greedy" if case.is_greedy else f"temperature {sampling.temperature:g}, seed {sampling.seed}"
+    said = [
+        f"{len(prompts.tokens)} prompts ({prompts.name}, {lengths} tokens), {case.tokens} tokens each, "
+        f"{case.turns} turns, {drawn}; figures are medians."
+    ]
+    said += [f"{arm.name} FAILED: {arm.failed}." for arm in case.arms if arm.failed is not None]
+    said += [f"{arm.name} was not measured: {arm.skipped}." for arm in case.arms if arm.skipped is not None]
+    compared = [arm.certificate.compared for arm in case.arms if arm.certificate is not None]
+    if compared:
+        said.append(f"{max(compared)} tokens of every arm were compared with plain decoding (certificate).")
+    if case.drift is not None:
+        least, greatest = min(case.reference_by_turn) - 1, max(case.reference_by_turn) - 1
+        said.append(
+            f"Drift: {case.reference} took {abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time in the "
+            f"last turn than in the first (all turns: from {least:+.1%} to {greatest:+.1%})."
+        )
+    shares = [arm.distinct_4grams for arm in case.arms if arm.distinct_4grams is not None]
+    if shares and min(shares) < 0.5:
+        said.append("The texts repeat themselves (distinct 4-grams), which makes drafting easier than on other texts.")
+    if not case.is_greedy:
+        said.append(
+            "Drawn tokens cannot be compared one by one: their distribution is that of plain decoding by proof."
+        )
+    return said
+
+
+def live_rows(
+    names: Sequence[str], speeds: Sequence[float | None], reference: float | None
+) -> list[tuple[str, str, str]]:
+    """Rows of the table that is shown while it is measured."""
+    rows = []
+    for name, speed in zip(names, speeds, strict=True):
+        ratio = f"{speed / reference:.2f}" if speed is not None and reference else ""
+        rows.append((name, number(speed, 1), ratio))
+    return rows
+
+
+def certificate(arm: Arm, case: Case) -> str:
+    """What the comparison with plain decoding found."""
+    found = arm.certificate
+    if found is None:
+        return "drawn" if not case.is_greedy else "none"
+    if found.divergences == 0:
+        return "exact"
+    verdict = "within rounding" if found.holds else "by more than rounding"
+    return f"{found.divergences} tokens differ, {verdict}"
+
+
+def acceptance(figures: Figures) -> str:
+    """Shares by position."""
+    return " ".join(f"{share:.0%}" for share in figures.acceptance)
+
+
+def spread(found: Range | None, digits: int) -> str:
+    """From the least to the greatest."""
+    return "" if found is None else f"{found.least:.{digits}f}–{found.greatest:.{digits}f}"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, empty for none."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent, empty for none."""
+    return "" if share is None else f"{share:.0%}"
+
+
+def _median(found: Range | None, digits: int) -> str:
+    return "" if found is None else f"{found.median:.{digits}f}"

@@ -1,0 +1,359 @@
+"""A bench receipt, schema 1: what `skulk bench --json` prints and `--out` writes as `bench.json`.
+
+The top object is a `Receipt`: the fields of the dataclasses below under their own names, preceded by
+
+    "kind": "skulk-bench", "schema": 1
+
+Everything measured stands there as single texts (`Sample`), and every figure can be worked out again from them. Each
+arm also has the key `figures` (see `Figures`), so that other programs need not work them out; a reader of ours does,
+and refuses a file whose figures are not those of its samples.
+
+Seconds are wall-clock seconds. `tokens` of a sample are those after the first, which comes from the prompt's pass, and
+`decode_s` the time that these took; stop tokens end nothing in a benchmark. Speeds are tokens after the first over
+their seconds. A speed-up is the ratio of a text's speed to that of the reference arm's text of the same turn and
+prompt; medians are of such pairs.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from skulk_core.formats.typed_json import encode
+
+KIND, SCHEMA = "skulk-bench", 1
+OURS = "skulk"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text of one arm: turn and prompt count from 0. `peak_nbytes` is MLX's peak, None where another's."""
+
+    turn: int
+    prompt: int
+    prompt_tokens: int
+    prefill_s: float
+    tokens: int
+    decode_s: float
+    peak_nbytes: int | None
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.decode_s
+
+
+@dataclass(frozen=True)
+class Range:
+    """A median with the least and the greatest of what it is the median of."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Range":
+        """Of at least one value."""
+        return Range(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What all rounds of an arm did together.
+
+    `rounds_by_depth` counts rounds by the tokens they drafted; `judged_at[i]` those in which draft i was reached.
+    """
+
+    rounds: int
+    rounds_by_depth: dict[str, int]
+    tokens: int
+    extra_passes: int
+    synchronisations: int
+    judged_at: tuple[int, ...]
+    accepted_at: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A token that plain decoding would not have chosen, the one it would have, and by how much that one's logit leads.
+
+    `position` counts from 0 in the answer to `prompt`.
+    """
+
+    prompt: int
+    position: int
+    emitted: int
+    plain: int
+    gap: float
+
+
+@dataclass(frozen=True)
+class CertificateRecord:
+    """The comparison of an arm's texts with plain decoding: `texts` of them, `compared` tokens, `divergences` in all.
+
+    `bound` is the greatest gap that rounding explains, measured beforehand; `worst` the divergence of the greatest gap.
+    """
+
+    texts: int
+    compared: int
+    divergences: int
+    worst: Divergence | None
+    smallest_gap: float | None
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether rounding explains every divergence."""
+        return self.worst is None or self.worst.gap <= self.bound
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one text went, decoded with a barrier after every part.
+
+    `overhead` is what the barriers cost: its rounds' seconds over those of the same text just before without them, less
+    1.
+    """
+
+    prefill_s: float
+    draft_s: float
+    verify_s: float
+    commit_s: float
+    link_s: float
+    other_s: float
+    tokens: int
+    overhead: float
+
+    @property
+    def decode_s(self) -> float:
+        return self.draft_s + self.verify_s + self.commit_s + self.link_s + self.other_s
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an arm's samples come to. `speedup` is None without a reference, or for an arm that failed."""
+
+    tokens_per_s: Range | None
+    speedup: Range | None
+    prefill_s: Range | None
+    tokens_per_round: float | None
+    acceptance: tuple[float, ...]
+    passes: int | None
+    peak_nbytes: int | None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of decoding. `depth` is the draft depth of a fixed one, None for `auto` and for other programs.
+
+    `counts`, `certificate`, `profile` and `predicted_tokens_per_s` are None where there is nothing of the kind: other
+    programs have no rounds of ours, drawn tokens no certificate. `failed` says why an arm's speed does not count,
+    `skipped` why it was not measured at all.
+    """
+
+    name: str
+    program: str
+    depth: int | None
+    samples: tuple[Sample, ...]
+    counts: Counts | None
+    distinct_4grams: float | None
+    same_as_reference: bool | None
+    certificate: CertificateRecord | None
+    profile: Profile | None
+    predicted_tokens_per_s: float | None
+    failed: str | None
+    skipped: str | None
+
+    @property
+    def is_ours(self) -> bool:
+        return self.program == OURS
+
+    @property
+    def counts_for_speed(self) -> bool:
+        """Whether it was measured and nothing is wrong with it."""
+        return bool(self.samples) and self.failed is None
+
+
+@dataclass(frozen=True)
+class SamplingRecord:
+    """How tokens were chosen: the options of the same names."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: dict[str, float | None]
+    seed: int
+    accept: str
+
+
+@dataclass(frozen=True)
+class PromptsRecord:
+    """The prompts: `name` is a set's or `file`, `sha256` of their texts, `tokens` the length of each as it was fed."""
+
+    name: str
+    sha256: str
+    tokens: tuple[int, ...]
+    chat_template: bool
+    context: int | None
+
+
+@dataclass(frozen=True)
+class CostsRecord:
+    """Median seconds of the parts of a round by themselves: passes by width, drafts by depth, commits by width."""
+
+    verify_s: dict[str, float]
+    draft_s: dict[str, float]
+    settle_s: dict[str, float]
+    commit_s: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arms that were measured in turn, on the same prompts.
+
+    `reference_by_turn` are median seconds a token of the reference arm in each turn over those of the first: what the
+    machine's speed did meanwhile.
+    """
+
+    name: str
+    tokens: int
+    turns: int
+    prompts: PromptsRecord
+    sampling: SamplingRecord
+    exactness: str
+    reference: str
+    reference_by_turn: tuple[float, ...]
+    costs: CostsRecord | None
+    arms: tuple[Arm, ...]
+
+    @property
+    def drift(self) -> float | None:
+        """By how much slower the last turn was than the first; None if there was but one."""
+        return self.reference_by_turn[-1] - 1 if len(self.reference_by_turn) > 1 else None
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.sampling.temperature == 0
+
+    def arm(self, name: str) -> Arm | None:
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    def figures(self, arm: Arm) -> Figures:
+        """What the arm's samples come to."""
+        counts = arm.counts
+        peaks = [sample.peak_nbytes for sample in arm.samples if sample.peak_nbytes is not None]
+        return Figures(
+            Range.of([sample.tokens_per_s for sample in arm.samples]) if arm.samples else None,
+            self._speedup(arm),
+            Range.of([sample.prefill_s for sample in arm.samples]) if arm.samples else None,
+            counts.tokens / counts.rounds if counts is not None and counts.rounds else None,
+            () if counts is None else _shares(counts),
+            None if counts is None else counts.rounds + counts.extra_passes,
+            max(peaks) if peaks else None,
+        )
+
+    def _speedup(self, arm: Arm) -> Range | None:
+        reference = self.arm(self.reference)
+        if reference is None or not arm.counts_for_speed:
+            return None
+        theirs = {(sample.turn, sample.prompt): sample.tokens_per_s for sample in reference.samples}
+        keyed = [(theirs.get((sample.turn, sample.prompt)), sample.tokens_per_s) for sample in arm.samples]
+        ratios = [speed / plain for plain, speed in keyed if plain is not None]
+        return Range.of(ratios) if ratios else None
+
+    @property
+    def best(self) -> Arm | None:
+        """Of our arms the fastest, or a shallower one within 2 % of it; None if none can be compared."""
+        speeds = {}
+        for arm in self.arms:
+            found = self._speedup(arm) if arm.is_ours else None
+            if found is not None:
+                speeds[arm.name] = found.median
+        if not speeds:
+            return None
+        enough = max(speeds.values()) / 1.02
+        return next(arm for arm in self.arms if speeds.get(arm.name, 0.0) >= enough)
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    """What it was measured on. `blas_threads` is None where nobody knows."""
+
+    system: str
+    processor: str
+    cores: int
+    memory_nbytes: int
+    backend: str
+    device: str
+    blas: str
+    blas_threads: int | None
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The target. `name` is `demo`, OWNER/NAME, or the name of a folder or file; `sha` the commit on the Hub, or empty.
+
+    `quantization` says how the weights are packed, or is empty.
+    """
+
+    name: str
+    sha: str
+    model_type: str
+    dtype: str
+    quantization: str
+    nbytes: int
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class SidecarRecord:
+    """The draft head. `sha256` is that of its file, empty where it has none of its own (a head in the checkpoint)."""
+
+    name: str
+    sha256: str
+    layout: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One benchmark. `started` is UTC; `hosts` their number, `link_delay_ms` a delay that was added to their link.
+
+    An interrupted one is not `complete` and holds what was measured until then.
+    """
+
+    complete: bool
+    started: str
+    took_s: float
+    command: str
+    versions: dict[str, str | None]
+    machine: MachineRecord
+    hosts: int
+    link_delay_ms: float
+    model: ModelRecord
+    sidecar: SidecarRecord | None
+    cases: tuple[Case, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, figures included."""
+        data = {"kind": KIND, "schema": SCHEMA, **encode(self)}
+        for case, written in zip(self.cases, data["cases"], strict=True):
+            for arm, into in zip(case.arms, written["arms"], strict=True):
+                into["figures"] = encode(case.figures(arm))
+        return data
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _shares(counts: Counts) -> tuple[float, ...]:
+    pairs = zip(counts.judged_at, counts.accepted_at, strict=True)
+    return tuple(accepted / judged for judged, accepted in pairs if judged)

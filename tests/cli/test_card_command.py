@@ -1,0 +1,130 @@
+"""`skulk card`: how a model is run here, kept in the person's own catalog beside everything they wrote there."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from cli_checkpoints import demo_copy
+from cli_runner import in_process
+
+from skulk_core.formats.cards import Card, read_cards
+
+WRITTEN = """\
+# mine
+schema: 1
+entries:
+  - kind: sidecar  # a head
+    base: me/A
+    repo: me/a-mtp
+    layout: qwen_mtp
+    licence: mit
+    default_depth: 2
+    depth_by_hosts: {2: 1}
+"""
+
+
+@pytest.fixture
+def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    file = tmp_path / "config" / "skulk" / "catalog.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(WRITTEN)
+    return file
+
+
+def shown(*arguments: str | Path) -> dict[str, object]:
+    done = in_process("card", "show", *arguments, "--json")
+    assert done.code == 0, done.stderr
+    answer = done.answer
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_a_card_says_more_than_an_entry_and_keeps_the_rest(catalog: Path) -> None:
+    """What somebody wrote into their catalog by hand would be lost, or what they set not followed."""
+    assert (shown("me/A")["depth"], shown("me/A", "--hosts", "3")["depth"]) == (2, 1)
+    assert in_process("card", "set", "me/A", "--depth", "4", "--head-precision", "8bit").code == 0
+    assert in_process("card", "set", "me/A", "--depth", "0", "--hosts", "3").code == 0
+    assert catalog.read_text().startswith(WRITTEN)
+    (card,) = read_cards(catalog)
+    assert card == Card(model="me/A", default_depth=4, depth_by_hosts=((3, 0),), head_precision="8bit")
+    depths = [shown("me/A", "--hosts", str(hosts))["depth"] for hosts in (1, 2, 3, 5)]
+    assert depths == [4, 4, 0, 0]
+    assert shown("me/A")["because"] == "your card"
+
+
+def test_what_is_unset_is_gone_and_an_empty_card_too(catalog: Path) -> None:
+    in_process("card", "set", "me/A", "--depth", "4", "--dtype", "float32")
+    in_process("card", "set", "me/B", "--depth", "auto")
+    in_process("card", "set", "me/A", "--unset", "depth", "--unset", "dtype")
+    assert [card.model for card in read_cards(catalog)] == ["me/B"]
+    assert shown("me/A")["depth"] == 2
+    assert shown("me/B")["depth"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "says nothing"),
+        (("--depth", "-1"), "at least 0"),
+        (("--depth", "auto", "--hosts", "2"), "one host"),
+        (("--dtype", "float33"), "float32"),
+        (("--head-precision", "9bit"), "8bit"),
+        (("--unset", "depht"), "did you mean 'depth'"),
+        (("--depth", "1", "--hosts", "0"), "at least 1"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(catalog: Path, arguments: tuple[str, ...], says: str) -> None:
+    done = in_process("card", "set", "me/A", *arguments)
+    assert done.code != 0
+    assert says in done.stderr
+    assert catalog.read_text() == WRITTEN
+
+
+def test_a_card_is_followed_by_run(catalog: Path, tmp_path: Path) -> None:
+    """A measured depth that nothing reads is of no use."""
+    folder = demo_copy(tmp_path / "model")
+    plain = in_process("run", "demo", "x", "--max-tokens", "4", "--json").answer
+    assert plain["stats"]["draft_depth"] == 4
+    assert in_process("card", "set", "demo", "--depth", "2").code == 0
+    assert in_process("run", "demo", "x", "--max-tokens", "4", "--json").answer["stats"]["draft_depth"] == 2
+    # what the command line says wins
+    given = in_process("run", "demo", "x", "--max-tokens", "4", "--draft-depth", "1", "--json").answer
+    assert given["stats"]["draft_depth"] == 1
+    assert in_process("card", "set", folder, "--depth", "3", "--sidecar", _demo_sidecar()).code == 0
+    (_, card) = read_cards(catalog)
+    assert card.model == str(folder.resolve())
+    found = in_process("run", folder, "x", "--max-tokens", "4", "--json").answer
+    assert found["stats"]["draft_depth"] == 3
+    assert found["sidecar"] is not None
+
+
+def test_an_editor_opens_the_card(catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As $EDITOR is set: what it leaves is checked like anything else, and nothing is written that is wrong."""
+    editor = tmp_path / "editor.py"
+    editor.write_text("import sys, pathlib; p = pathlib.Path(sys.argv[-1]); p.write_text(p.read_text() + sys.argv[1])")
+
+    def edit(more: str) -> tuple[int, str]:
+        monkeypatch.setenv("VISUAL", f"{sys.executable} {editor} {json.dumps(more)}")
+        done = in_process("card", "edit", "me/A")
+        return done.code, done.stderr
+
+    assert edit("default_depth: 3 # $EDITOR")[0] == 0
+    assert read_cards(catalog)[0].default_depth == 3
+    before = catalog.read_text()
+    code, said = edit("dtyp: float32")
+    assert code != 0
+    assert "did you mean 'dtype'" in said
+    assert catalog.read_text() == before
+    monkeypatch.setenv("VISUAL", f"{sys.executable} -c 'raise SystemExit(3)'")
+    done = in_process("card", "edit", "me/A")
+    assert done.code != 0
+    assert "status 3" in done.stderr
+    assert catalog.read_text() == before
+
+
+def _demo_sidecar() -> Path:
+    from skulk_core.runtime.resources import demo_sidecar
+
+    return demo_sidecar()
