@@ -40,7 +40,7 @@ class Chat:
 
     def choose_depth(self, depth: int | Auto, settings: SamplingSettings) -> None:
         """Decode at this depth from now on; for `auto`, with the costs that ``settings`` make."""
-        if depth != 0 and self.loaded.drafter is None:
+        if depth != 0 and not self.loaded.can_draft:
             raise OptionError("/depth", depth, f"nothing can be drafted here ({self.loaded.plain_because})")
         with self.reporter.working():
             policy = make_policy(self.loaded, settings, self.reporter, depth)

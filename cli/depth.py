@@ -10,6 +10,9 @@ from skulk_core.errors import OptionError
 
 if TYPE_CHECKING:
     from skulk_core.decode.depth import DepthPolicy
+    from skulk_core.decode.exchange import Exchange
+    from skulk_core.heads.base import DraftHead
+    from skulk_core.models.loading import LoadedModel
     from skulk_core.sampling.settings import SamplingSettings
 
 AUTO = "auto"
@@ -51,8 +54,12 @@ def make_policy(
     from skulk_core.decode.depth import AutoDepth, FixedDepth
 
     depth = loaded.depth if depth is None else depth
-    if isinstance(depth, int) or loaded.drafter is None:
+    if isinstance(depth, int) or not loaded.can_draft:
         return FixedDepth(depth if isinstance(depth, int) else 0)
+    if loaded.engine is not None:
+        from skulk_core.cluster.engine import AutoAtDecider
+
+        return AutoAtDecider(AUTO_MOST)
     reporter.step("measuring what rounds cost")
     return AutoDepth(_round_costs(loaded, settings))
 
@@ -60,21 +67,13 @@ def make_policy(
 def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, ...]:
     """Seconds of a round at every depth, measured once for this model, head, machine and way of sampling."""
     from skulk_core.bench.cost_cache import key_of, remembered_or
-    from skulk_core.bench.costs import measure_costs
     from skulk_core.runtime import blas
     from skulk_core.runtime.device import device_facts, versions
-    from skulk_core.sampling.stochastic import make_sampler
 
     target, facts = loaded.model.target, device_facts()
-    text = loaded.model.tokenizer.encode(_TEXT)[:64]
 
     def measure() -> list[float]:
-        sampler = make_sampler(settings)
-        pass_s = measure_costs(target, None, text, [0], sampler, 1).verify_s[1]
-        # where a pass is slow the measurement is too: fewer depths, each measured once
-        most, repeats = next((most, repeats) for limit, most, repeats in _EFFORT if pass_s <= limit)
-        costs = measure_costs(target, loaded.drafter, text, list(range(most + 1)), sampler, repeats)
-        return [costs.round_s(depth) for depth in range(most + 1)]
+        return _measured(loaded.model, loaded.drafter, settings, None)
 
     key = key_of(
         loaded.head_name,
@@ -93,6 +92,27 @@ def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, .
         settings.top_p < 1,
     )
     return remembered_or(key, measure)
+
+
+def ring_costs(
+    model: "LoadedModel", drafter: "DraftHead", settings: "SamplingSettings", exchange: "Exchange"
+) -> list[float]:
+    """Seconds of a round at every depth, at a ring's decider and over its laps; they hold for this ring alone."""
+    return _measured(model, drafter, settings, exchange)
+
+
+def _measured(
+    model: "LoadedModel", drafter: "DraftHead | None", settings: "SamplingSettings", exchange: "Exchange | None"
+) -> list[float]:
+    from skulk_core.bench.costs import measure_costs
+    from skulk_core.sampling.stochastic import make_sampler
+
+    text, sampler = model.tokenizer.encode(_TEXT)[:64], make_sampler(settings)
+    pass_s = measure_costs(model.target, None, text, [0], sampler, 1, exchange).verify_s[1]
+    # where a pass is slow the measurement is too: fewer depths, each measured once
+    most, repeats = next((most, repeats) for limit, most, repeats in _EFFORT if pass_s <= limit)
+    costs = measure_costs(model.target, drafter, text, list(range(most + 1)), sampler, repeats, exchange)
+    return [costs.round_s(depth) for depth in range(most + 1)]
 
 
 # at least 64 tokens with any tokenizer

@@ -45,10 +45,16 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "`swp verify`, `card` and `publish` take sidecars; for vindexes there are `swp vindex verify` and `publish`.",
         EXIT_FAILED,
     ),
+    errors.OtherSidecar: ("Measure this one: skulk bench MODEL --sidecar DIR --out FOLDER.", EXIT_FAILED),
     errors.OutputError: ("Free some space, or write the output somewhere else.", EXIT_FAILED),
     errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
     errors.NoDraftHead: (
         "Give one with --sidecar PATH|REPO, or decode without speculation: --draft-depth 0 or --allow-plain.",
+        EXIT_FAILED,
+    ),
+    errors.AssistantMissing: (
+        "Fetch it with `{command}` (a gated one after `hf auth login`), give another with --sidecar FOLDER|REPO, or "
+        "decode without one: --draft-depth 0 or --allow-plain.",
         EXIT_FAILED,
     ),
     errors.SidecarError: (
@@ -110,6 +116,47 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.VindexError: ("Fetch or extract it again; what it should hold is in provenance.json.", EXIT_FAILED),
+    errors.ClusterError: ("", EXIT_FAILED),
+    errors.HostMismatch: ("Install the same versions, and fetch the same files, on every host.", EXIT_FAILED),
+    errors.ClusterLost: (
+        "`skulk peers` shows what every host says now; --verbose tells what each is given.",
+        EXIT_FAILED,
+    ),
+    errors.PeerError: ("`skulk peers` shows what every host says; try `ssh` to it by hand.", EXIT_FAILED),
+    errors.PeerUnreachable: (
+        "Check the name, the network and its sshd: `ssh -T {login} true` must work by itself.",
+        EXIT_FAILED,
+    ),
+    errors.HostKeyRefused: (
+        "Log in once by hand (`ssh {login}`), compare the key's fingerprint with the host's, and accept it.",
+        EXIT_FAILED,
+    ),
+    errors.LoginRefused: (
+        "`ssh -o BatchMode=yes {login} true` must work without a question: a key the host accepts, in the agent if it "
+        "has a passphrase.",
+        EXIT_FAILED,
+    ),
+    errors.SkulkMissing: (
+        "Install skulk there, or give the command that starts it as `command:` of this host in hosts.yaml.",
+        EXIT_FAILED,
+    ),
+    errors.DuplicateHost: (
+        "List each machine once; this one is a host too unless --peers has local:0. local:N is N processes here.",
+        EXIT_USAGE,
+    ),
+    errors.LinkError: (
+        "Name the address, interface or network with --link, or `link:` in hosts.yaml. `skulk peers` lists them.",
+        EXIT_FAILED,
+    ),
+    errors.PublicLink: (
+        "Use a private network or a tunnel; --allow-public-link takes it nevertheless.",
+        EXIT_FAILED,
+    ),
+    errors.SplitError: ("`skulk plan MODEL --peers ...` shows where the model may be divided.", EXIT_USAGE),
+    errors.PlanDoesNotFit: (
+        "Add a host, take a smaller or more quantised model or a shorter --context, or free memory there.",
+        EXIT_FAILED,
+    ),
 }
 
 
@@ -152,6 +199,12 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
 
         tip = tip.format(conventions=" --convention ".join(f"{name}=…" for name in CONVENTION_NAMES))
     match error:
+        case errors.WorkerFailed() if issubclass(
+            said := getattr(errors, error.error, errors.ClusterError), errors.SkulkError
+        ):
+            # as if it had been met here, unless the tip needs the error itself
+            tip, code = next(_TABLE[kind] for kind in said.__mro__ if kind in _TABLE)
+            tip = "" if "{" in tip else tip
         case errors.NothingToExtract():
             tip = f"Draft with {error.assistant} instead." if error.assistant else "Decode without speculation."
         case errors.StrippedCheckpoint():
@@ -159,6 +212,10 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
             tip = f"Extract from the original: {original}." if original else "Extract from the model it was made from."
         case errors.MissingPackage():
             tip = error.install
+        case errors.AssistantMissing():
+            tip = tip.format(command=error.command)
+        case errors.SshFailed():
+            tip = tip.format(login=error.login)
     return tip, code
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cli.options import read_conventions
@@ -17,6 +17,7 @@ from skulk_core.runtime import blas
 from skulk_core.runtime.device import auto_dtype, load_mlx
 
 if TYPE_CHECKING:
+    from skulk_core.cluster.engine import ClusterEngine
     from skulk_core.heads.base import DraftHead
     from skulk_core.heads.loading import LoadedHead
     from skulk_core.models.loading import LoadedModel
@@ -45,7 +46,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What was loaded. Without a head ``depth`` is 0 and ``plain_because`` says why."""
+    """What was loaded. Without a head ``depth`` is 0 and ``plain_because`` says why.
+
+    With an ``engine`` the model is spread over its workers, ``model`` is an outline and the head is the decider's.
+    """
 
     source: ModelSource
     model: "LoadedModel"
@@ -54,15 +58,39 @@ class Loaded:
     depth: int | Literal["auto"]
     plain_because: str | None
     drafter: "DraftHead | None" = None
+    engine: "ClusterEngine | None" = None
+
+    @property
+    def can_draft(self) -> bool:
+        """Whether there is something to draft with, here or at the decider of a ring."""
+        return self.drafter is not None or (self.engine is not None and self.head_name is not None)
 
 
 def load(choice: Choice, reporter: Reporter) -> Loaded:
-    """Find, download and load what ``choice`` names."""
-    loaded = _load(choice, reporter)
+    """Find, download and load what ``choice`` names, as the person's own card says where the command line is silent."""
+    loaded = _load(with_card(choice, 1, reporter), reporter)
     # what was imported and loaded stays to the end: the collector need not walk it in every round
     gc.collect()
     gc.freeze()
     return loaded
+
+
+def with_card(choice: Choice, num_hosts: int, reporter: Reporter) -> Choice:
+    """``choice`` with what the person's own card of the model says of everything that the command line does not."""
+    card = Catalog.known().card_of(parse_trunk(choice.model))
+    if card is None:
+        return choice
+    drafts_by_head = choice.draft != NGRAM
+    known = replace(
+        choice,
+        depth=card.depth(num_hosts) if choice.depth is None and drafts_by_head else choice.depth,
+        sidecar=card.sidecar if choice.sidecar is None and drafts_by_head else choice.sidecar,
+        dtype=card.dtype or choice.dtype if choice.dtype == "auto" else choice.dtype,
+        head_precision=card.head_precision or "auto" if choice.head_precision == "auto" else choice.head_precision,
+    )
+    if known != choice:
+        reporter.detail(f"your own card of {card.model} is followed (`skulk card show {choice.model}`)")
+    return known
 
 
 def _load(choice: Choice, reporter: Reporter) -> Loaded:
@@ -107,6 +135,8 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
             raise NoDraftHead(str(source), found.looked_in)
         if choice.depth is None and found.default_depth == 0:
             return Loaded(source, model, None, None, 0, "the catalog says that this model decodes faster without")
+        if found.entry is not None and sidecar is None:
+            reporter.note(f"drafting with {found.name}: {found.because}")
         wiring = settle(
             model,
             source,

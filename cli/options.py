@@ -24,6 +24,14 @@ Sidecar = Annotated[
         "that the catalog lists for the model or its base.",
     ),
 ]
+DraftWith = Annotated[
+    Literal["head", "ngram"],
+    typer.Option(
+        metavar="HOW",
+        help="head: the model's draft head. ngram: what followed the last tokens when they stood in the text "
+        "before; for every model.",
+    ),
+]
 # What may be said is what the core offers, written again here because the core's own lists import MLX.
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],

@@ -1,7 +1,7 @@
 """What a person sees: the answer, data and tables on stdout; progress, messages and the line of figures on stderr."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,17 @@ def _say(text: Text, end: str = "\n") -> None:
         abandon(sys.stderr)
 
 
+class _Beside(Progress):
+    """Progress with something below it, asked for anew whenever it is drawn."""
+
+    beside: Callable[[], RenderableType] | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.beside is not None:
+            yield self.beside()
+
+
 class Reporter:
     """Progress of one command: downloads, loading, long prompts. Silent where stderr is no terminal, or if told so."""
 
@@ -95,6 +106,8 @@ class Reporter:
         self._shown = sys.stderr.isatty() and not _stderr.is_dumb_terminal and not quiet
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        # what is shown below the progress
+        self.beside: Callable[[], RenderableType] | None = None
 
     def detail(self, message: str) -> None:
         """A line that only --verbose shows."""
@@ -114,7 +127,8 @@ class Reporter:
             return
         what, amount = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[amount]}", markup=False)
         columns = (SpinnerColumn(), what, BarColumn(), amount, TimeRemainingColumn())
-        with Progress(*columns, console=_stderr, transient=True) as self._progress:
+        with _Beside(*columns, console=_stderr, transient=True) as self._progress:
+            self._progress.beside = lambda: self.beside() if self.beside is not None else Text("")
             try:
                 yield
             finally:

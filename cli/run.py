@@ -2,12 +2,12 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli import options, sampling
+from cli import cluster, options, sampling
 from cli.answers import certified, decode_answer
 from cli.depth import DraftDepth, make_policy, read_depth
 from cli.errors import guarded
@@ -88,6 +88,13 @@ def run_command(
     allow_plain: Annotated[
         bool, typer.Option("--allow-plain", help="Decode without speculation if no draft head can be used.")
     ] = False,
+    peers: cluster.Peers = None,
+    shard: cluster.Shard = "auto",
+    split: cluster.Split = None,
+    backend: cluster.Backend = "ring",
+    link: cluster.Link = None,
+    push: cluster.Push = False,
+    allow_public_link: cluster.AllowPublicLink = False,
     json_output: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -120,30 +127,60 @@ def run_command(
     if prompt is None and not chats:
         reporter.note(f"prompt: {text}")
         max_tokens = DEMO_TOKENS if max_tokens is None and context is None else max_tokens
-    with reporter.working():
-        loaded = load(Choice(model, sidecar, depth, dtype, head_precision, convention, allow_plain, draft), reporter)
+    choice = Choice(model, sidecar, depth, dtype, head_precision, convention, allow_plain, draft)
+    asked = _Asked(text, chats, raw, max_tokens, context, stops, chosen, exactness, certify, json_output)
+    if peers is None:
+        cluster.refuse_alone(shard=shard, split=split, backend=backend, link=link)
+        with reporter.working():
+            loaded = load(choice, reporter)
+        _answer(loaded, asked, reporter)
+        return
+    over = cluster.Spread(peers, shard, split, backend, tuple(link or ()), allow_public_link, push, context)
+    with cluster.spread(choice, over, reporter) as loaded:
+        _answer(loaded, asked, reporter)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be answered, and how."""
+
+    text: str | None
+    chats: bool
+    raw: bool
+    max_tokens: int | None
+    context: int | None
+    stops: tuple[str, ...]
+    sampling: "SamplingSettings"
+    exactness: str
+    certify: bool
+    json_output: bool
+
+
+def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
+    """Answer one prompt, or hold a conversation."""
     from skulk_core.decode.session import Outcome, Request, Session
 
-    session = Session(loaded.model, loaded.drafter)
-    encoded = () if chats or text is None else session.encode(text, raw=raw)
+    session = Session(loaded.model, loaded.drafter, loaded.engine)
+    text, chosen, json_output = asked.text, asked.sampling, asked.json_output
+    encoded = () if asked.chats or text is None else session.encode(text, raw=asked.raw)
     with reporter.working():
         policy = make_policy(loaded, chosen, reporter)
     request = Request(
         prompt=encoded,
         depth=policy,
-        max_tokens=max_tokens,
-        context_tokens=_context(loaded, context),
-        stop=stops,
+        max_tokens=asked.max_tokens,
+        context_tokens=_context(loaded, asked.context),
+        stop=asked.stops,
         sampling=chosen,
-        exactness=Exactness(exactness),
+        exactness=Exactness(asked.exactness),
     )
-    if chats:
+    if asked.chats:
         from cli.chat import run_chat
         from cli.chat_commands import Chat
         from skulk_core.decode.conversation import converse
 
-        conversation = converse(session, raw=raw)
-        run_chat(Chat(session, loaded, conversation, request, reporter, certify, loaded.depth), text)
+        conversation = converse(session, raw=asked.raw)
+        run_chat(Chat(session, loaded, conversation, request, reporter, asked.certify, loaded.depth), text)
         return
     outcome = Outcome()
     with interrupts_at_checks() as interrupts:
@@ -157,7 +194,7 @@ def run_command(
         if not json_output:
             out("\n")
         reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
-        certificate = certified(session, request, outcome, reporter, interrupts) if certify else None
+        certificate = certified(session, request, outcome, reporter, interrupts) if asked.certify else None
         if json_output:
             out(json.dumps(_as_json(loaded, outcome, chosen, certificate)) + "\n")
     if outcome.finish_reason is FinishReason.INTERRUPTED:
@@ -241,4 +278,23 @@ def _as_json(
             "synchronisations": stats.synchronisations,
             "extra_passes": stats.extra_passes,
         },
+        "ring": _ring_json(loaded, outcome),
+    }
+
+
+def _ring_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object] | None:
+    """The ranks and what went between them; None on one host."""
+    if loaded.engine is None:
+        return None
+    stats, rounds = outcome.stats, max(outcome.stats.rounds, 1)
+    return {
+        "epoch": loaded.engine.epoch.number,
+        "ranks": [
+            {"host": member.host.name, "layers": [member.assignment.start, member.assignment.end]}
+            for member in loaded.engine.epoch.members
+        ],
+        "messages_per_round": stats.messages / rounds,
+        "bytes_per_round": stats.message_nbytes / rounds,
+        "recoveries": stats.recoveries,
+        "recovery_s": stats.recovery_s,
     }

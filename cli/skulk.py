@@ -1,11 +1,15 @@
 """The program `skulk`."""
 
+import sys
 from typing import TYPE_CHECKING
 
+from cli.arguments import complete
 from cli.program import run_program
 
 if TYPE_CHECKING:
     import typer
+
+OPTIONAL_VALUES = ("--peers", "--draft-depth")  # alone: every host of hosts.yaml; the sweep of `bench`
 
 
 def make_app() -> "typer.Typer":
@@ -13,9 +17,16 @@ def make_app() -> "typer.Typer":
     import typer
 
     from cli.bench import bench_command
+    from cli.card import make_card_app
     from cli.doctor import doctor_command
+    from cli.host_report import host_report_command
+    from cli.peers import peers_command
+    from cli.plan import plan_command
+    from cli.receive import receive_command
     from cli.run import run_command
+    from cli.tune import tune_command
     from cli.version import add_version
+    from cli.worker import worker_command
 
     app = typer.Typer(
         name="skulk",
@@ -26,7 +37,14 @@ def make_app() -> "typer.Typer":
     )
     app.command("run")(run_command)
     app.command("bench")(bench_command)
+    app.command("tune")(tune_command)
+    app.add_typer(make_card_app(), name="card")
     app.command("doctor")(doctor_command)
+    app.command("peers")(peers_command)
+    app.command("plan")(plan_command)
+    app.command("host-report", hidden=True)(host_report_command)
+    app.command("receive", hidden=True)(receive_command)
+    app.command("worker", hidden=True)(worker_command)
 
     add_version(app, "skulk")
     return app
@@ -34,6 +52,7 @@ def make_app() -> "typer.Typer":
 
 def main() -> None:
     """Entry point."""
+    sys.argv[1:] = complete(sys.argv[1:], OPTIONAL_VALUES)
     run_program(make_app)
 
 

@@ -53,9 +53,9 @@ def card_command(
     from skulk_core.formats.provenance import read_manifest
     from swp.card import render
     from swp.licence import require_licence
-    from swp.receipt import read_receipt
+    from swp.receipt import quotable_receipt
 
-    figures = read_receipt(receipt) if receipt else None
+    figures = quotable_receipt(receipt) if receipt else None
     manifest = read_manifest(folder)
     require_licence(manifest.licence, manifest.source, license_unknown)
     out(render(manifest, repo=repo, receipt=figures))
@@ -101,9 +101,9 @@ def publish_command(
     from swp.hub_write import HubWriter
     from swp.plan import Wishes
     from swp.publish import apply, permitted_repo, prepare, sidecar_publication, source_of
-    from swp.receipt import read_receipt
+    from swp.receipt import quotable_receipt
 
-    figures = read_receipt(receipt) if receipt else None
+    figures = quotable_receipt(receipt) if receipt else None
     reporter = Reporter(quiet=quiet, verbose=False)
     client_bars(shown=not quiet)
     writer = HubWriter(note=reporter.note)

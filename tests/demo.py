@@ -5,7 +5,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from skulk_core.heads.loading import LoadedHead, load_head, sidecar_head
+from skulk_core.heads.files import sidecar_head
+from skulk_core.heads.loading import LoadedHead, load_head
 from skulk_core.models.loading import LoadedModel, load
 from skulk_core.runtime.resources import demo_folder, demo_sidecar
 

@@ -10,7 +10,7 @@ from typing import Any
 from skulk_core.errors import SkulkError
 from skulk_core.hub.model_card import base_models
 from skulk_core.hub.refs import RepoRef, parse_model
-from skulk_core.hub.snapshot import fetch_model, fetch_sidecar
+from skulk_core.hub.snapshot import fetch_assistant, fetch_head, fetch_model, fetch_sidecar
 
 
 def main(what: str, name: str) -> None:
@@ -29,7 +29,12 @@ def main(what: str, name: str) -> None:
             if what == "chain":
                 answer = asdict(base_models(ref))
             else:
-                fetch = {"model": fetch_model, "sidecar": fetch_sidecar}[what]
+                fetch = {
+                    "model": fetch_model,
+                    "sidecar": fetch_sidecar,
+                    "assistant": fetch_assistant,
+                    "head": fetch_head,
+                }[what]
                 snapshot = fetch(ref, on_progress)
                 answer = {"path": str(snapshot.path), "repo": snapshot.repo, "sha": snapshot.sha}
     except SkulkError as error:

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = (
     ("types", "errors"),
     ("formats", "runtime"),
-    ("hub", "catalog", "sampling", "cache", "memory"),
+    ("numerics",),
+    ("hub", "catalog", "sampling", "cache"),
+    ("memory",),
     ("models",),
     ("heads",),
     ("decode",),

@@ -1,7 +1,7 @@
 """A toy target and toy drafters, decoded by the shipped samplers for thousands of seeds at once, and the exact answer.
 
 The loop does what `skulk_core.decode.decoder` does, one round after the other, with every seed's text in step: the
-sampler's own methods are mapped over the seeds by `mx.vmap`, and each asks for its keys as it always does.
+sampler's own methods are mapped over the seeds by `mx.vmap`, and each asks for its numbers as it always does.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ import numpy as np
 
 from skulk_core.sampling import stochastic
 from skulk_core.sampling.base import Counts, Draft, Place, Sampler
-from skulk_core.sampling.keys import key_bits
+from skulk_core.sampling.keys import uniforms
 from skulk_core.sampling.settings import SamplingSettings
 
 PROMPT = (0, 1, 1)
 NUM_SEEDS = 8_000
-KeyBits = Callable[..., int]
+Dice = Callable[..., mx.array]
 Tables = dict[tuple[Any, ...], mx.array]
 _tables: Tables = {}
 
@@ -69,11 +69,11 @@ def make_toy(drafter: str, vocab_size: int = 3) -> Toy:
     return Toy(target, drafters[drafter])
 
 
-def decode_all(sampler: Sampler, toy: Toy, depth: int, length: int, bits: KeyBits = key_bits) -> Texts:
-    """Answers of ``length`` tokens for the `NUM_SEEDS` seeds from the sampler's on; ``bits`` make the keys."""
+def decode_all(sampler: Sampler, toy: Toy, depth: int, length: int, dice: Dice = uniforms) -> Texts:
+    """Answers of ``length`` tokens for the `NUM_SEEDS` seeds from the sampler's on; ``dice`` make the numbers."""
     everyone = _Rows.at(sampler.start(PROMPT, toy.vocab_size), NUM_SEEDS)
     prompts = np.tile(np.array(PROMPT), (NUM_SEEDS, 1))
-    first = _each(sampler, len(PROMPT), everyone, bits, _choose, [_logits(toy.target, prompts)])
+    first = _each(sampler, len(PROMPT), everyone, dice, _choose, [_logits(toy.target, prompts)])
     tokens = np.zeros((NUM_SEEDS, length), np.int32)
     tokens[:, 0] = np.array(first[0])[:, 0]
     # which seeds' texts have so many tokens: each meets the next round as one group
@@ -87,11 +87,11 @@ def decode_all(sampler: Sampler, toy: Toy, depth: int, length: int, bits: KeyBit
         # the last token is the target's own, as in the decoder
         width = min(depth, length - done - 1) + 1
         context = np.concatenate([prompts, tokens], axis=1)[rows.seeds, :num_tokens]
-        drafts, probs = _drafts(sampler, toy, rows, bits, context, width - 1)
+        drafts, probs = _drafts(sampler, toy, rows, dice, context, width - 1)
         following = np.concatenate([context, drafts], axis=1)
         logits = np.stack([_logits(toy.target, following[:, : num_tokens + row]) for row in range(width)], axis=1)
         args = [logits, drafts, *([] if probs is None else [probs])]
-        counts, chosen = map(np.array, _each(sampler, num_tokens, rows, bits, _accept, args))
+        counts, chosen = map(np.array, _each(sampler, num_tokens, rows, dice, _accept, args))
         accepted, drafted = accepted + int(counts.sum()), drafted + (width - 1) * len(counts)
         for kept in range(1, width + 1):
             group = np.flatnonzero(counts == kept - 1)
@@ -250,7 +250,7 @@ class _Rows:
 
 
 def _drafts(
-    sampler: Sampler, toy: Toy, rows: _Rows, bits: KeyBits, context: np.ndarray, depth: int
+    sampler: Sampler, toy: Toy, rows: _Rows, dice: Dice, context: np.ndarray, depth: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Drafts ``[n, d]`` after texts ``context`` ``[n, T]`` and what they were drawn from ``[n, d, V]``."""
     drafts = np.zeros((len(context), 0), np.int32)
@@ -261,7 +261,7 @@ def _drafts(
             token = _looked_up(so_far, toy.vocab_size)[:, None]
         else:
             args = [_logits(toy.drafter, so_far), drafts]
-            token, drawn_from = map(np.array, _each(sampler, context.shape[1], rows, bits, _draft, args))
+            token, drawn_from = map(np.array, _each(sampler, context.shape[1], rows, dice, _draft, args))
             probs.append(drawn_from)
         drafts = np.concatenate([drafts, token], axis=1).astype(np.int32)
     return drafts, np.concatenate(probs, axis=1) if probs else None
@@ -286,14 +286,14 @@ def _accept(
 
 
 def _each(
-    sampler: Sampler, num_tokens: int, rows: _Rows, bits: KeyBits, ask: Callable[..., Any], args: Sequence[np.ndarray]
+    sampler: Sampler, num_tokens: int, rows: _Rows, dice: Dice, ask: Callable[..., Any], args: Sequence[np.ndarray]
 ) -> tuple[mx.array, ...]:
     """``ask`` of the sampler for every row at once."""
     counts = [] if rows.counts is None else [rows.counts.in_prompt, rows.counts.in_answer]
 
     def one(seed: mx.array, *mapped: mx.array) -> tuple[mx.array, ...]:
         place = Place(num_tokens, Counts(*mapped[:2]) if counts else None)
-        with _keys_of(seed, bits):
+        with _dice_of(seed, dice):
             out: tuple[mx.array, ...] = ask(sampler, place, *mapped[len(counts) :])
         return out
 
@@ -303,23 +303,21 @@ def _each(
 
 
 @contextmanager
-def _keys_of(seed: mx.array, bits: KeyBits) -> Iterator[None]:
-    """The sampler gets the key it asks for, of the seed ``seed`` places after the one it asks with."""
+def _dice_of(seed: mx.array, dice: Dice) -> Iterator[None]:
+    """The sampler gets the numbers it asks for, of the seed ``seed`` places after the one it asks with."""
 
-    def key(first_seed: int, *what: int) -> mx.array:
-        return mx.take(_table(bits, first_seed, *what), seed, axis=0)
+    def numbers(first_seed: int, *what: int) -> mx.array:
+        return mx.take(_table(dice, first_seed, *what), seed, axis=0)
 
-    with mock.patch.object(stochastic, "key", key):
+    with mock.patch.object(stochastic, "uniforms", numbers):
         yield
 
 
-def _table(bits: KeyBits, first_seed: int, *what: int) -> mx.array:
-    """The keys ``[N, 2]`` of many seeds, as `mx.random.key` makes them of their bits."""
-    known = (bits, first_seed, *what)
+def _table(dice: Dice, first_seed: int, *what: int) -> mx.array:
+    """The numbers ``[N, count]`` of many seeds."""
+    known = (dice, first_seed, *what)
     if known not in _tables:
-        both = np.array([bits(first_seed + i, *what) for i in range(NUM_SEEDS)], np.uint64)
-        halves = np.stack([both >> np.uint64(32), both & np.uint64(0xFFFFFFFF)], axis=1)
-        _tables[known] = mx.array(halves.astype(np.uint32))
+        _tables[known] = mx.array(np.stack([np.array(dice(first_seed + i, *what)) for i in range(NUM_SEEDS)]))
     return _tables[known]
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from skulk_core.cache.base import CacheList
 from skulk_core.decode.decoder import PREFILL_ROWS
+from skulk_core.decode.exchange import Alone, Exchange
 from skulk_core.models.base import Target
 from skulk_core.sampling.greedy import GreedySampler, gaps_of
 from skulk_core.sampling.processors import Processors
@@ -61,16 +61,18 @@ def certify(
     bound: float,
     settings: SamplingSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    exchange: Exchange | None = None,
 ) -> Certificate:
     """Compare ``answer`` with plain greedy decoding after ``prompt``, penalties and bias of ``settings`` included.
 
-    After a divergence the replay goes on with the emitted token: every position is judged after the same text.
+    After a divergence the replay goes on with the emitted token: every position is judged after the same text. With an
+    ``exchange`` the replay goes through the other hosts, whose caches then hold it.
     """
     settings = settings or SamplingSettings()
     assert settings.is_greedy, "drawn tokens cannot be compared one by one"
     place = GreedySampler(settings).start(prompt, target.vocab_size)
-    processors, caches = Processors(settings), target.make_caches()
-    logits = _read(target, caches, prompt)
+    processors, replay = Processors(settings), _Replay(target, exchange)
+    logits = replay.read(prompt)
     divergences: list[Divergence] = []
     smallest: float | None = None
     for start in range(0, len(answer), _ROWS_A_WAIT):
@@ -80,7 +82,7 @@ def certify(
             rows.append(processors(logits, place))
             fed = mx.array([token], mx.int32)
             place = place.after(fed)
-            logits = _step(target, caches, fed)
+            logits = replay.step(fed)
         found, gap = _judged(mx.concatenate(rows), emitted, start)
         divergences += found
         smallest = gap if smallest is None else min(smallest, gap)
@@ -89,7 +91,9 @@ def certify(
     return Certificate(len(answer), tuple(divergences), smallest, bound)
 
 
-def measure_bound(target: Target, text: Sequence[int], widths: Sequence[int]) -> float:
+def measure_bound(
+    target: Target, text: Sequence[int], widths: Sequence[int], exchange: Exchange | None = None
+) -> float:
     """The greatest gap between two logits that passes of these ``widths`` may turn over, from ``text`` of one's own.
 
     The logits of wide passes are compared with those of one-row passes over the same tokens, and so are the logits of
@@ -97,7 +101,7 @@ def measure_bound(target: Target, text: Sequence[int], widths: Sequence[int]) ->
     """
     rows = mx.array(list(text[:_BOUND_ROWS]), mx.int32)
     assert rows.shape[0] >= 2, "a text of at least two tokens"
-    plain = _in_passes(target, rows, [1] * rows.shape[0])
+    plain = _Replay(target, exchange).in_passes(rows, [1] * rows.shape[0])
     worst = 0.0
     for width in sorted({width for width in widths if width > 1}):
         whole, rest = divmod(rows.shape[0], width)
@@ -105,29 +109,54 @@ def measure_bound(target: Target, text: Sequence[int], widths: Sequence[int]) ->
         mixed = ([width] + [1] * width) * (rows.shape[0] // (2 * width))
         mixed += [1] * (rows.shape[0] - sum(mixed))
         for passes in (wide, mixed):
-            off = mx.abs(_in_passes(target, rows, passes) - plain).max().item()
+            off = mx.abs(_Replay(target, exchange).in_passes(rows, passes) - plain).max().item()
             assert isinstance(off, float)
             worst = max(worst, off)
     return _MARGIN * worst
 
 
-def _read(target: Target, caches: CacheList, prompt: Sequence[int]) -> mx.array:
-    """Feed ``prompt`` as plain decoding does; logits ``[1, V]`` after it."""
-    tokens = mx.array(list(prompt), mx.int32)
-    for start in range(0, len(prompt), PREFILL_ROWS):
-        fed = tokens[start : start + PREFILL_ROWS]
-        hidden = target.hidden(target.run_and_commit(target.embed(fed, caches.rows), caches))
-        mx.eval(hidden.post_norm, *caches.arrays())
-    return target.logits(hidden.post_norm[-1:])
+class _Replay:
+    """Feeds one text to fresh caches, here and on the other hosts."""
 
+    def __init__(self, target: Target, exchange: Exchange | None) -> None:
+        self._target, self._exchange = target, exchange or Alone(target)
+        self._caches, self._committed = target.make_caches(), 0
+        self._exchange.begin()
 
-def _step(target: Target, caches: CacheList, token: mx.array) -> mx.array:
-    """Logits ``[1, V]`` after one more ``token`` ``[1]``."""
-    hidden = target.hidden(target.run(target.embed(token, caches.rows), caches))
-    caches.commit(1)
-    logits = target.logits(hidden.post_norm)
-    mx.async_eval(logits)
-    return logits
+    def read(self, prompt: Sequence[int]) -> mx.array:
+        """Feed ``prompt`` as plain decoding does; logits ``[1, V]`` after it."""
+        target, caches = self._target, self._caches
+        tokens = mx.array(list(prompt), mx.int32)
+        for start in range(0, len(prompt), PREFILL_ROWS):
+            fed = tokens[start : start + PREFILL_ROWS]
+            entering = self._exchange.lap(self._committed, fed, caches.rows, keep_all=True)
+            hidden = target.hidden(target.run_and_commit(entering, caches))
+            self._committed = fed.shape[0]
+            mx.eval(hidden.post_norm, *caches.arrays())
+        return target.logits(hidden.post_norm[-1:])
+
+    def step(self, token: mx.array) -> mx.array:
+        """Logits ``[1, V]`` after one more ``token`` ``[1]``."""
+        logits = self._fed(token)
+        mx.async_eval(logits)
+        return logits
+
+    def in_passes(self, tokens: mx.array, widths: Sequence[int]) -> mx.array:
+        """Logits ``[T, V]``, float32, of ``tokens`` fed in passes of ``widths``."""
+        rows, start = [], 0
+        for width in widths:
+            rows.append(self._fed(tokens[start : start + width]).astype(mx.float32))
+            mx.eval(rows[-1], *self._caches.arrays())
+            start += width
+        return mx.concatenate(rows)
+
+    def _fed(self, tokens: mx.array) -> mx.array:
+        """Logits of one pass, of which every row stays."""
+        entering = self._exchange.lap(self._committed, tokens, self._caches.rows)
+        hidden = self._target.hidden(self._target.run(entering, self._caches))
+        self._committed = tokens.shape[0]
+        self._caches.commit(self._committed)
+        return self._target.logits(hidden.post_norm)
 
 
 def _judged(logits: mx.array, emitted: Sequence[int], start: int) -> tuple[list[Divergence], float]:
@@ -146,16 +175,3 @@ def _judged(logits: mx.array, emitted: Sequence[int], start: int) -> tuple[list[
         if token != choice
     ]
     return divergences, min(between)
-
-
-def _in_passes(target: Target, tokens: mx.array, widths: Sequence[int]) -> mx.array:
-    """Logits ``[T, V]``, float32, of ``tokens`` fed in passes of ``widths``."""
-    caches, rows, start = target.make_caches(), [], 0
-    for width in widths:
-        fed = tokens[start : start + width]
-        hidden = target.hidden(target.run(target.embed(fed, start), caches))
-        caches.commit(width)
-        rows.append(target.logits(hidden.post_norm).astype(mx.float32))
-        mx.eval(rows[-1], *caches.arrays())
-        start += width
-    return mx.concatenate(rows)

@@ -1,7 +1,7 @@
 """The loop: draft, verify in one pass, accept, commit, stream. See `Decoder.rounds`."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -50,10 +50,11 @@ class Decoder:
         self._exchange = exchange or Alone(target)
         self._policy: DepthPolicy = FixedDepth(0)
         self._place, self._strict_below = Place(0), 0.0
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
-        """Begin a new text."""
+    def forget(self) -> None:
+        """Let go of the text: the next one is read from its beginning."""
+        self._exchange.begin()
         self._caches = self._target.make_caches()
         if self._head is not None:
             self._head.reset(self._caches)
@@ -77,6 +78,7 @@ class Decoder:
         *,
         go_on: bool = False,
         strict_below: float = 0.0,
+        answer: Sequence[int] = (),
     ) -> int:
         """Begin a new text: feed ``prompt`` to target and head; return the first token.
 
@@ -84,14 +86,16 @@ class Decoder:
         total)`` is told of prompt tokens after every pass. ``sampler`` replaces the decoder's from here on. With
         ``go_on`` a prompt that begins with the text decoded last is not fed again: only what follows is. A row of a
         wide pass whose best logits are closer than ``strict_below`` is decided by a pass of its own; the sampler must
-        tell gaps then.
+        tell gaps then. ``answer`` are tokens that an earlier run emitted after ``prompt``: they are fed too, and the
+        rounds to come are those that it would have gone on with; the last of them is returned.
         """
         assert prompt, "an empty prompt"
+        assert not (go_on and answer), "an answer that goes on is in the caches"
         policy = FixedDepth(depth) if isinstance(depth, int) else depth
         assert policy.most == 0 or self._head is not None, "speculation without a head"
         held = self._held_of(prompt, policy) if go_on else 0
         if not held:
-            self._forget()
+            self.forget()
         self._policy, self._sampler = policy, sampler or self._sampler
         self._followed, self._strict_below = policy.most > 0 and self._head is not None, strict_below
         self.stats = Stats(
@@ -102,19 +106,24 @@ class Decoder:
         )
         began = time.perf_counter()
         self._place = self._sampler.start(prompt, self._target.vocab_size)
-        tokens = mx.array(list(prompt[held:]), mx.int32)
-        for start in range(0, len(tokens), PREFILL_ROWS):
-            end = min(start + PREFILL_ROWS, len(tokens))
+        text = [*prompt, *answer]
+        tokens = mx.array(text[held:], mx.int32)
+        # the last token of an answer is the bonus token: emitted, not yet fed
+        num_fed = len(tokens) - bool(answer)
+        for start in range(0, num_fed, PREFILL_ROWS):
+            end = min(start + PREFILL_ROWS, num_fed)
             self._text = []  # of a pass that fails nobody knows how far it came
             self._prefill_pass(tokens, start, end)
             head = self._head.arrays() if self._followed and self._head is not None else []
             self._wait(self._bonus, *self._caches.arrays(), *head)
-            following = prompt[held + end : held + end + 1] if end < len(tokens) else _integers(self._bonus)
-            self._text = [*prompt[: held + end], *following]
+            following = text[held + end : held + end + 1] if end < len(tokens) else _integers(self._bonus)
+            self._text = [*text[: held + end], *following]
             if progress is not None:
-                progress(held + end, len(prompt))
+                progress(min(held + end, len(prompt)), len(prompt))
         mx.clear_cache()
-        self._place = self._place.after(self._bonus)
+        if answer:
+            self._bonus = tokens[num_fed:]
+        self._place = self._place.after(mx.array(list(answer), mx.int32) if answer else self._bonus)
         self.stats.prefill_s = time.perf_counter() - began
         return self._text[-1]
 
@@ -130,8 +139,9 @@ class Decoder:
 
     def _prefill_pass(self, tokens: mx.array, start: int, end: int) -> None:
         """Feed rows ``[start, end)`` of ``tokens``; after the last of them the first token of the answer is chosen."""
-        entering = self._exchange.lap(self._rows_committed, tokens[start:end], self._caches.rows)
-        hidden = self._target.hidden(self._target.run_and_commit(entering, self._caches))
+        entering = self._exchange.lap(self._rows_committed, tokens[start:end], self._caches.rows, keep_all=True)
+        left = self._target.run_and_commit(entering, self._caches, last_row=not self._followed)
+        hidden = self._target.hidden(left)
         self._rows_committed = end - start
         if end == len(tokens):
             logits = self._target.logits(hidden.post_norm[-1:])
@@ -140,7 +150,7 @@ class Decoder:
             following = tokens[end : end + 1] if end < len(tokens) else self._bonus
             self._head.ingest(hidden, mx.concatenate([tokens[start + 1 : end], following]))
 
-    def rounds(self, max_tokens: int, stop_tokens: frozenset[int] = frozenset()) -> Iterator[Round]:
+    def rounds(self, max_tokens: int, stop_tokens: frozenset[int] = frozenset()) -> Generator[Round, None, None]:
         """Rounds after `prefill` until ``max_tokens`` more tokens or a stop token, which is the last one emitted.
 
         A round drafts ``d`` tokens, verifies them in one pass over ``[bonus, drafts]``, accepts a prefix of ``n``,

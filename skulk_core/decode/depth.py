@@ -8,16 +8,18 @@ from skulk_core.decode.stats import Round
 
 # Draft positions whose acceptance nobody has seen are taken to be as good as the one before; the first as this.
 _FIRST_GUESS = 0.7
-# How many judged drafts such a guess weighs: little at the first position, where a dead head must be found out soon.
-_FIRST_WEIGHT, _LATER_WEIGHT = 2.0, 6.0
+# How many judged drafts such a guess weighs: few at the first position, where a dead head must be found out soon, and
+# more than one or two, or a good head would be given up for its first refused draft.
+_FIRST_WEIGHT, _LATER_WEIGHT = 4.0, 9.0
 # Where to begin: a guess is not worth deep drafts.
 _FIRST_DEPTH = 2
 # What was seen counts half after so many judged drafts: texts change their nature.
 _HALF_LIFE = 64.0
+_FADE = 0.5 ** (1 / _HALF_LIFE)
 # Another depth must promise so much more before it is taken, or two that are alike would alternate.
 _HYSTERESIS = 1.03
 # Plain rounds between two looks at what a draft would bring; twice as many after every look that was in vain.
-_FIRST_LOOK, _LAST_LOOK = 32, 1024
+_FIRST_LOOK, _LAST_LOOK = 8, 1024
 
 
 class DepthPolicy(Protocol):
@@ -66,7 +68,8 @@ class AutoDepth:
         self._judged = [0.0] * self.most
         self._accepted = [0.0] * self.most
         self._until_look = self._between_looks = _FIRST_LOOK
-        self._depth = min(self._best(), _FIRST_DEPTH)
+        rates = self._rates()
+        self._depth = min(rates.index(max(rates)), _FIRST_DEPTH)
 
     @property
     def most(self) -> int:
@@ -79,22 +82,23 @@ class AutoDepth:
 
     def saw(self, round_: Round) -> None:
         """Learn from a round and choose again."""
+        if not round_.num_drafted:
+            # nothing to learn, and a plain round of a small model is short
+            self._until_look -= 1
+            return
         for position in range(min(round_.num_drafted, round_.num_accepted + 1)):
-            fade = 0.5 ** (1 / _HALF_LIFE)
-            self._judged[position] = self._judged[position] * fade + 1
-            self._accepted[position] = self._accepted[position] * fade + (position < round_.num_accepted)
-        looked = self._depth == 0 and round_.num_drafted > 0
-        best = self._best()
-        if best != self._depth and self._rate(best) > _HYSTERESIS * self._rate(self._depth):
+            self._judged[position] = self._judged[position] * _FADE + 1
+            self._accepted[position] = self._accepted[position] * _FADE + (position < round_.num_accepted)
+        rates = self._rates()
+        best = rates.index(max(rates))
+        if best != self._depth and rates[best] > _HYSTERESIS * rates[self._depth]:
             self._depth, self._until_look, self._between_looks = best, _FIRST_LOOK, _FIRST_LOOK
-        elif looked and round_.num_accepted:
+        elif self._depth == 0 and round_.num_accepted:
             # worth another look at once: one accepted draft does not outweigh many that were refused
             self._until_look = 0
-        elif looked:
+        elif self._depth == 0:
             self._between_looks = min(2 * self._between_looks, _LAST_LOOK)
             self._until_look = self._between_looks
-        elif self._depth == 0:
-            self._until_look -= 1
 
     def acceptance(self) -> list[float]:
         """The estimate for each position."""
@@ -105,13 +109,12 @@ class AutoDepth:
             weight = _LATER_WEIGHT
         return estimates
 
-    def _rate(self, depth: int) -> float:
-        """Expected tokens a second."""
-        expected, reached = 1.0, 1.0
-        for accepted in self.acceptance()[:depth]:
+    def _rates(self) -> list[float]:
+        """Expected tokens a second at each depth."""
+        expected = reached = 1.0
+        rates = [expected / self._round_s[0]]
+        for accepted, seconds in zip(self.acceptance(), self._round_s[1:], strict=True):
             reached *= accepted
             expected += reached
-        return expected / self._round_s[depth]
-
-    def _best(self) -> int:
-        return max(range(len(self._round_s)), key=self._rate)
+            rates.append(expected / seconds)
+        return rates

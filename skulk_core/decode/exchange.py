@@ -13,8 +13,15 @@ class Exchange(Protocol):
     Every window says how many rows of the one before it were committed, so the other hosts need no word of their own.
     """
 
-    def lap(self, rows_committed: int, tokens: mx.array, position: int) -> Activations:
-        """Rows ``tokens`` ``[w]``, the first at ``position``, as they enter this host's layers."""
+    def begin(self) -> None:
+        """The next window begins a new text: every host's caches are empty before it."""
+        ...
+
+    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+        """Rows ``tokens`` ``[w]``, the first at ``position``, as they enter this host's layers.
+
+        With ``keep_all``, as in a prompt, every row stays, which the other hosts need not wait to hear.
+        """
         ...
 
 
@@ -24,5 +31,8 @@ class Alone(Exchange):
     def __init__(self, target: Target) -> None:
         self._target = target
 
-    def lap(self, rows_committed: int, tokens: mx.array, position: int) -> Activations:
+    def begin(self) -> None:
+        return
+
+    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
         return self._target.embed(tokens, position)

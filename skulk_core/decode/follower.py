@@ -8,7 +8,7 @@ from skulk_core.models.base import Hidden
 from skulk_core.sampling.base import Draft, Place, Sampler
 
 # Pairs of plain rounds that are kept for the head before it must read them: together they cost little more than one.
-_MOST_PAIRS = 64
+_MOST_PAIRS = 512
 
 
 class Follower:

@@ -5,37 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
-from mlx_lm.generate import wired_limit
 
-from skulk_core.decode.certificate import Certificate, certify, measure_bound
-from skulk_core.decode.decoder import Decoder, Progress
+from skulk_core.decode.certificate import Certificate
+from skulk_core.decode.decoder import Progress
 from skulk_core.decode.depth import DepthPolicy
+from skulk_core.decode.engine import Engine, LocalEngine
 from skulk_core.decode.stats import Stats
 from skulk_core.decode.text import TextStream
 from skulk_core.errors import ContextError, PromptError
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.loading import LoadedModel
-from skulk_core.sampling.greedy import GreedySampler
 from skulk_core.sampling.settings import SamplingSettings
-from skulk_core.sampling.stochastic import make_sampler
 from skulk_core.types import Exactness, FinishReason
 
 DEFAULT_MAX_TOKENS = 512
-
-# What bounds are measured on: prose, code and figures, so that the logits are of many kinds.
-_MEASURED_TEXT = """The lighthouse keeper wrote the weather into a book every evening: wind from the north-west,
-12 knots, a falling barometer. "Rain before seven," she said, and lit the lamp.
-
-def mean(values):
-    total = 0.0
-    for value in values:
-        total += value
-    return total / len(values)
-
-| year | ships |
-| 1911 | 1,204 |
-| 1912 | 1,377 |
-"""
 
 
 @dataclass(frozen=True)
@@ -81,12 +64,11 @@ class Outcome:
 
 
 class Session:
-    """Decodes requests on one model, one at a time."""
+    """Decodes requests on one model, one at a time; ``engine`` does where the model is not in this process."""
 
-    def __init__(self, model: LoadedModel, head: DraftHead | None) -> None:
+    def __init__(self, model: LoadedModel, head: DraftHead | None, engine: Engine | None = None) -> None:
         self._model = model
-        self._bounds: dict[int, float] = {}
-        self._decoder = Decoder(model.target, head, GreedySampler())
+        self._engine = engine or LocalEngine(model.target, model.tokenizer, head)
 
     def encode(self, prompt: str, *, raw: bool) -> tuple[int, ...]:
         """Prompt tokens: through the chat template where the tokenizer has one, unless ``raw``."""
@@ -142,7 +124,7 @@ class Session:
         stream = TextStream(self._model.tokenizer, request.stop)
         ended = False
         try:
-            with wired_limit(self._model.target.model):
+            with self._engine.working():
                 for tokens in self._tokens(request, max_tokens, stop_tokens, outcome, progress):
                     ended = tokens[-1] in stop_tokens
                     piece, num_taken = stream.push(tokens[:-1] if ended else tokens)
@@ -157,21 +139,10 @@ class Session:
         outcome.finish_reason = FinishReason.STOP if ended or stream.stopped else FinishReason.LENGTH
         yield piece
 
-    def bound(self, depth: int) -> float:
-        """The gap up to which passes of draft depth ``depth`` may decide otherwise than plain decoding.
-
-        Measured once for a depth, on a text of ours; see `measure_bound`.
-        """
-        if depth not in self._bounds:
-            text = self._model.tokenizer.encode(_MEASURED_TEXT)
-            self._bounds[depth] = measure_bound(self._model.target, text, [depth + 1])
-        return self._bounds[depth]
-
     def certify(self, request: Request, outcome: Outcome, progress: Progress | None = None) -> Certificate:
         """Replay an answer by plain decoding; for requests at temperature 0."""
         most = request.depth if isinstance(request.depth, int) else request.depth.most
-        bound = self.bound(most)
-        return certify(self._model.target, request.prompt, outcome.tokens, bound, request.sampling, progress)
+        return self._engine.certify(request.prompt, outcome.tokens, most, request.sampling, progress)
 
     def _tokens(
         self,
@@ -182,20 +153,18 @@ class Session:
         progress: Progress | None,
     ) -> Iterator[Sequence[int]]:
         try:
-            strict = request.exactness is Exactness.STRICT
-            most = request.depth if isinstance(request.depth, int) else request.depth.most
-            first = self._decoder.prefill(
+            first = self._engine.prefill(
                 request.prompt,
                 request.depth,
+                request.sampling,
+                request.exactness,
                 progress,
-                make_sampler(request.sampling, gaps=strict),
                 go_on=request.go_on,
-                strict_below=self.bound(most) if strict else 0.0,
             )
         finally:
-            # the decoder counts every text anew
-            outcome.stats = self._decoder.stats
+            # the engine counts every text anew
+            outcome.stats = self._engine.stats
         yield [first]
         if first not in stop_tokens:
-            for round_ in self._decoder.rounds(max_tokens - 1, stop_tokens):
+            for round_ in self._engine.rounds(max_tokens - 1, stop_tokens):
                 yield round_.tokens

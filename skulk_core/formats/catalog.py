@@ -20,6 +20,8 @@
         slice: expert-server      # which part of the index; left out = the whole
         program: larql 0.3.1      # what made it: no field of the index itself tells old block orders apart
 
+A person's own catalog may also have `cards` (`cards.py`).
+
 A base stands at most once for each kind in one file, and for each `quant` and `slice` of a vindex. The keys of a
 fingerprint are those of `Fingerprint`, with the meanings they have in config.json; the first four must be there.
 """
@@ -150,7 +152,7 @@ def read_catalog(path: Path) -> tuple[Entry, ...]:
 
 def read_entries(top: Section) -> tuple[Entry, ...]:
     """Entries of a file whose top level is `top`. Raises `FormatError`."""
-    top.only(("schema", "entries"))
+    top.only(("schema", "entries", "cards"))  # of these `cards.py` tells
     entries: list[Entry] = []
     seen: set[EntryKey] = set()
     for section in top.sections("entries"):

@@ -1,7 +1,7 @@
 """Names, shapes and dtypes of the tensors in safetensors files, without reading one tensor."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -79,9 +79,10 @@ def read_metadata(file: Path) -> dict[str, str]:
         raise FileError(file, _diagnose(file) or f"not a usable safetensors file: {error}") from error
 
 
-def read_checkpoint_headers(folder: Path) -> CheckpointHeaders:
+def read_checkpoint_headers(folder: Path, absent: Collection[str] = ()) -> CheckpointHeaders:
     """Headers of every safetensors file in `folder`, not of its subfolders.
 
+    Files named in `absent`, of the index, need not be there.
     Raises `FileError` for a folder without model weights, an index that cannot be read or that names a file or tensor
     which is not there, and as `read_headers` does.
     """
@@ -90,7 +91,7 @@ def read_checkpoint_headers(folder: Path) -> CheckpointHeaders:
     found = sorted(folder.glob("*.safetensors"))
     index = folder / INDEX_FILE
     if index.is_file():
-        weight_map = _read_index(index)
+        weight_map = {name: file for name, file in _read_index(index).items() if file not in absent}
         model_files = sorted({folder / file for file in weight_map.values()})
         for file in model_files:
             if not file.is_file():

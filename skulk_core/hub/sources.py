@@ -5,9 +5,10 @@ from pathlib import Path
 
 from skulk_core.errors import FileError
 from skulk_core.hub.gguf_names import is_model, preferred
+from skulk_core.hub.model_config import CONFIG_FILE
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef
-from skulk_core.hub.snapshot import CONFIG_FILE, fetch_model
+from skulk_core.hub.snapshot import fetch_model
 from skulk_core.runtime.resources import demo_folder
 
 

@@ -12,6 +12,7 @@ from functools import cache, partial
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.activations import swiglu as mlx_lm_swiglu
+from mlx_lm.models.gemma4_text import geglu as mlx_lm_geglu
 
 # Below this many elements the operations that the other form has more of cost more than its `exp` saves.
 _LEAST_ELEMENTS = 8192
@@ -46,6 +47,14 @@ def sigmoid(x: mx.array) -> mx.array:
     return mx.sigmoid(x)
 
 
+def softmax(x: mx.array) -> mx.array:
+    """``e ** x`` over its sum along the last axis, of ``x`` in float32."""
+    if power_is_faster(x):
+        weights = exp(x - x.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True)
+    return mx.softmax(x, axis=-1, precise=True)
+
+
 def silu(x: mx.array) -> mx.array:
     """``x * sigmoid(x)``."""
     out: mx.array = _silu(x) if power_is_faster(x, 0) else nn.silu(x)
@@ -55,6 +64,12 @@ def silu(x: mx.array) -> mx.array:
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
     """``silu(gate) * x``, shapes alike."""
     out: mx.array = _swiglu(gate, x) if power_is_faster(gate, 0) else mlx_lm_swiglu(gate, x)
+    return out
+
+
+def geglu(gate: mx.array, x: mx.array) -> mx.array:
+    """``gelu(gate) * x`` with GELU's tanh form, shapes alike."""
+    out: mx.array = _geglu(gate, x) if power_is_faster(gate, 0) else mlx_lm_geglu(gate, x)
     return out
 
 
@@ -69,3 +84,10 @@ def _silu(x: mx.array) -> mx.array:
 @partial(mx.compile, shapeless=True)
 def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
     return gate / (1.0 + mx.power(math.e, -gate)) * x
+
+
+@partial(mx.compile, shapeless=True)
+def _geglu(gate: mx.array, x: mx.array) -> mx.array:
+    # (1 + tanh u) / 2 = 1 / (1 + e ** -2u), with u = sqrt(2 / pi) (x + 0.044715 x^3)
+    slope = 2 * math.sqrt(2 / math.pi)
+    return gate / (1.0 + mx.power(math.e, -slope * (gate + 0.044715 * gate * gate * gate))) * x

@@ -33,6 +33,11 @@ def demo_sidecar() -> Path:
     return _existing(_INSTALLED / "demo-sidecar" / "mtp.safetensors")
 
 
+def prompts_folder() -> Path:
+    """The prompts that benchmarks decode from. Raises `FileError` if the installation lacks it."""
+    return _existing(_INSTALLED / "prompts")
+
+
 def _find(name: str) -> Path:
     installed = _INSTALLED / name
     return installed if installed.exists() else _existing(_CHECKOUT / name)

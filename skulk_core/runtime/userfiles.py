@@ -17,6 +17,12 @@ def config_dir() -> Path:
     return base / "skulk"
 
 
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/skulk`, or `~/.cache/skulk`: what can be made again. It may not exist yet."""
+    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (configured if configured.is_absolute() else Path.home() / ".cache") / "skulk"
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8 so that a reader sees the old file or the new one, never a part.
 

@@ -6,10 +6,10 @@ import mlx.core as mx
 
 from skulk_core.sampling.acceptance import accept_block, accept_tokens
 from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
-from skulk_core.sampling.drawing import NUM_UNIFORMS, draw
+from skulk_core.sampling.drawing import draw, num_uniforms
 from skulk_core.sampling.filters import distribution
 from skulk_core.sampling.greedy import GreedySampler
-from skulk_core.sampling.keys import Purpose, key
+from skulk_core.sampling.keys import Purpose, uniforms
 from skulk_core.sampling.processors import Processors
 from skulk_core.sampling.settings import AcceptRule, SamplingSettings
 
@@ -26,35 +26,38 @@ class StochasticSampler(Sampler):
         return self._processors.start(prompt, vocab_size)
 
     def choose(self, logits: mx.array, place: Place) -> mx.array:
-        return self._drawn(self._distribution(logits, place, None), place, 0, Purpose.VERDICT)
+        return self._drawn(self._distribution(logits, place, None), place, 0, Purpose.TOKEN)
 
     def draft(self, logits: mx.array, place: Place, drafted: Sequence[mx.array]) -> tuple[mx.array, mx.array | None]:
         here = place
         if not self._processors.do_nothing and drafted:
             here = place.after(mx.concatenate(list(drafted)))
         probs = self._distribution(logits, here, None)
-        # the key is that of the round's place: the offset says how far the draft has come
+        # numbers of the round's place: the offset says how far the draft has come
         return self._drawn(probs, place, len(drafted), Purpose.DRAFT), probs
 
     def accept(self, logits: mx.array, draft: Draft, place: Place) -> Acceptance:
         p = self._distribution(logits, place, draft.tokens)
         if draft.depth == 0:
-            return Acceptance(mx.array(0), self._drawn(p, place, 0, Purpose.VERDICT))
+            return Acceptance(mx.array(0), self._drawn(p, place, 0, Purpose.TOKEN))
         q = draft.probs
         if q is None:
             q = (draft.tokens[:, None] == mx.arange(p.shape[-1])).astype(mx.float32)
-        return self._rule(p, q, draft.tokens, self._uniforms(place, 0, Purpose.VERDICT, draft.depth + NUM_UNIFORMS))
+        judging = self._uniforms(place, 0, Purpose.VERDICT, draft.depth)
+        return self._rule(
+            p, q, draft.tokens, judging, self._uniforms(place, 0, Purpose.TOKEN, num_uniforms(p.shape[-1]))
+        )
 
     def _distribution(self, logits: mx.array, place: Place, following: mx.array | None) -> mx.array:
         return distribution(self._processors(logits, place, following), self._settings)
 
     def _drawn(self, probs: mx.array, place: Place, offset: int, purpose: Purpose) -> mx.array:
         """A token ``[1]`` from ``[1, V]``."""
-        return draw(probs[0], self._uniforms(place, offset, purpose, NUM_UNIFORMS))[None]
+        return draw(probs, self._uniforms(place, offset, purpose, num_uniforms(probs.shape[-1])))
 
     def _uniforms(self, place: Place, offset: int, purpose: Purpose, count: int) -> mx.array:
         """``[count]`` numbers in [0, 1)."""
-        return mx.random.uniform(shape=(count,), key=key(self._settings.seed, place.num_tokens, offset, purpose))
+        return uniforms(self._settings.seed, place.num_tokens, offset, purpose, count)
 
 
 def make_sampler(settings: SamplingSettings, *, gaps: bool = False) -> Sampler:

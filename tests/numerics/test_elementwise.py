@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from skulk_core.models import elementwise
+from skulk_core.numerics import elementwise
 
 ARGUMENTS = np.concatenate([np.linspace(-80.0, 80.0, 4001), [-0.0, 1e-30, -200.0, -1e4, -math.inf]]).astype(np.float32)
 GREAT = np.array([100.0, 200.0, 1e4], np.float32)
@@ -45,6 +45,28 @@ def test_swiglu() -> None:
     x = np.concatenate([ARGUMENTS[np.isfinite(ARGUMENTS)], GREAT])
     other = np.linspace(-2.0, 2.0, len(x), dtype=np.float32)
     check(elementwise.swiglu(mx.array(x), mx.array(other)), x * _sigmoid(x) * other)
+
+
+def test_geglu() -> None:
+    """Otherwise every MLP of Gemma is wrong."""
+    x = np.concatenate([ARGUMENTS[np.isfinite(ARGUMENTS)], GREAT])
+    other = np.linspace(-2.0, 2.0, len(x), dtype=np.float32)
+    inner = math.sqrt(2 / math.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)
+    actual = np.array(elementwise.geglu(mx.array(x), mx.array(other)))
+    # far below zero both are as good as nothing, and only one of them is exactly that
+    np.testing.assert_allclose(actual, x * (0.5 + 0.5 * np.tanh(inner)) * other, rtol=2e-5, atol=1e-6)
+
+
+def test_softmax() -> None:
+    """Otherwise tokens are drawn from another distribution; banned ones (-inf) keep a probability of exactly 0."""
+    x = np.random.default_rng(0).normal(size=(3, 4096)).astype(np.float32) * np.array(
+        [[1.0], [20.0], [1e4]], np.float32
+    )
+    x[:, ::7] = -math.inf
+    weights = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
+    actual = np.array(elementwise.softmax(mx.array(x)))
+    np.testing.assert_allclose(actual, weights / weights.sum(axis=-1, keepdims=True), rtol=2e-5, atol=1e-30)
+    assert (actual[:, ::7] == 0).all()
 
 
 @np.errstate(over="ignore")

@@ -5,22 +5,33 @@ import numpy as np
 import pytest
 
 from skulk_core.sampling import drawing
-from skulk_core.sampling.drawing import draw
+from skulk_core.sampling.drawing import draw, num_uniforms
 
 LAST = float(np.nextafter(np.float32(1), np.float32(0)))
 LARGE = 150_000
 
 
+@pytest.fixture(params=[0, 1, 2, 3, 512], ids=lambda block: f"block{block}" if block else "at-once")
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Small vocabularies drawn as large ones are, in blocks of so many tokens; 0: as small ones."""
+    if request.param:
+        monkeypatch.setattr(drawing, "_BLOCK", request.param)
+        monkeypatch.setattr(drawing, "_MOST_AT_ONCE", 0)
+    return int(request.param)
+
+
 def drawn(weights: list[float], uniform: float) -> int:
-    """The token that both numbers, being ``uniform``, fall on."""
-    return int(draw(mx.array(weights, mx.float32), mx.array([uniform, uniform])).item())
+    """The token that every number, being ``uniform``, falls on; the same of a row as of a vector."""
+    numbers, row = mx.array([uniform] * num_uniforms(len(weights))), mx.array(weights, mx.float32)
+    token = draw(row, numbers)
+    assert token.shape == ()
+    assert draw(row[None], numbers).tolist() == [token.item()]
+    return int(token.item())
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 512])
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 3.7])
-def test_only_tokens_with_weight_come(block: int, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_tokens_with_weight_come(block: int, scale: float) -> None:
     """Weight 0 at both ends and between; a banned token must not come even where a number is nearly 0 or 1."""
-    monkeypatch.setattr(drawing, "_BLOCK", block)
     weights = [scale * weight for weight in (0, 0, 0.2, 0, 0.3, 0.5, 0, 0)]
     assert drawn(weights, 0.0) == 2
     assert drawn(weights, 1e-12) == 2
@@ -30,19 +41,21 @@ def test_only_tokens_with_weight_come(block: int, scale: float, monkeypatch: pyt
         assert {drawn([scale * (token == only) for token in range(8)], u) for u in (0.0, 0.5, LAST)} == {only}
 
 
-def test_the_greatest_number_falls_within_any_weights() -> None:
+def test_the_greatest_number_falls_within_any_weights(block: int) -> None:
     """Rounding must not carry it past the whole, or token 0 would come for the last."""
     weights = np.random.default_rng(0).random((20_000, 7)).astype(np.float32)
-    tokens = mx.vmap(lambda row: draw(row, mx.array([LAST, LAST])))(mx.array(weights))
+    tokens = mx.vmap(lambda row: draw(row, mx.array([LAST] * num_uniforms(7))))(mx.array(weights))
     assert (np.array(tokens) == 6).all()
 
 
-@pytest.mark.parametrize("block", [1, 2, 512])
-def test_shares_are_the_weights(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_are_the_weights(block: int) -> None:
     """All numbers of a fine grid: each token's share of them is its weight, to the grid's width."""
-    monkeypatch.setattr(drawing, "_BLOCK", block)
-    weights, steps = [1.0, 0.0, 4.0, 2.0, 1.0], 160
-    grid = np.stack(np.meshgrid(*[(np.arange(steps) + 0.5) / steps] * 2), axis=-1).reshape(-1, 2).astype(np.float32)
+    weights, steps, count = [1.0, 0.0, 4.0, 2.0, 1.0], 160, num_uniforms(5)
+    grid = (
+        np.stack(np.meshgrid(*[(np.arange(steps) + 0.5) / steps] * count), axis=-1)
+        .reshape(-1, count)
+        .astype(np.float32)
+    )
     tokens = mx.vmap(lambda uniforms: draw(mx.array(weights), uniforms))(mx.array(grid))
     shares = np.bincount(np.array(tokens), minlength=5) / len(grid)
     assert shares == pytest.approx(np.array(weights) / 8, abs=2 / steps)
@@ -74,3 +87,14 @@ def test_blocks_of_a_large_vocabulary_begin_where_exact_sums_say() -> None:
     blocks = np.searchsorted(exact / weights.astype(np.float64).sum(), (np.arange(teeth) + 0.5) / teeth, side="right")
     # a tooth that stands on a block's edge may fall to either side
     assert (tokens // 512 != blocks).sum() <= 4
+
+
+def test_the_largest_vocabulary_summed_at_once_loses_next_to_nothing() -> None:
+    """The sum's own steps are what a token gets: against float64, and some likely tokens before many unlikely ones."""
+    random = np.random.default_rng(3)
+    size = drawing._MOST_AT_ONCE
+    for weights in (np.exp(3 * random.normal(size=size)), np.r_[[0.7, 0.2], np.full(size - 2, 0.1 / (size - 2))]):
+        rounded = (weights / weights.sum()).astype(np.float32)
+        got = np.diff(np.array(mx.cumsum(mx.array(rounded))).astype(np.float64), prepend=0.0)
+        wanted = rounded.astype(np.float64)
+        assert np.abs(got / got.sum() - wanted / wanted.sum()).sum() / 2 < 2e-4

@@ -8,32 +8,40 @@ import pytest
 from toy_sampling import decode_all, decode_one, make_toy
 
 from skulk_core.sampling.base import Place
-from skulk_core.sampling.keys import Purpose, key, key_bits
+from skulk_core.sampling.keys import Purpose, uniforms
 from skulk_core.sampling.settings import MAX_SEED, AcceptRule, SamplingSettings
 from skulk_core.sampling.stochastic import StochasticSampler, make_sampler
 
 WARM = SamplingSettings(temperature=1.0)
 
 
-def test_no_two_keys_are_equal() -> None:
-    """100,000 of neighbouring seeds, places and offsets, and of seeds at the end of their range."""
+def test_nothing_shares_its_numbers() -> None:
+    """Of neighbouring seeds, places, offsets and purposes, and of seeds at the end of their range: each rolls anew."""
     seeds = [*range(20), 2**32, 2**32 + 1, 2**63, MAX_SEED, MAX_SEED - 1]
-    asked = [(s, n, o, p) for s in seeds for n in range(250) for o in range(8) for p in Purpose]
-    assert len({key_bits(*each) for each in asked}) == len(asked) == 100_000
+    asked = [(s, n, o, p, 4) for s in seeds for n in range(40) for o in range(8) for p in Purpose]
+    assert len({tuple(uniforms(*each).tolist()) for each in asked}) == len(asked) == 24_000
 
 
-def test_a_key_holds_all_its_bits() -> None:
-    """32 of them would collide within a long answer to many seeds."""
-    for seed in (0, 1, MAX_SEED):
-        bits = key_bits(seed, 17, 2, Purpose.DRAFT)
-        assert key(seed, 17, 2, Purpose.DRAFT).tolist() == [bits >> 32, bits & 0xFFFFFFFF]
-    assert key_bits(0, 0, 0, Purpose.DRAFT) >> 32 != 0
+def test_numbers_do_not_depend_on_how_many_are_asked_for() -> None:
+    """Or the same seed would draw another token where another depth was chosen."""
+    for count in (1, 2, 5, 17):
+        assert uniforms(3, 7, 1, Purpose.DRAFT, count).tolist() == uniforms(3, 7, 1, Purpose.DRAFT, 40).tolist()[:count]
 
 
-def test_keys_do_not_change_between_versions() -> None:
+def test_numbers_do_not_change_between_versions() -> None:
     """A seed that a user wrote down must give the same text later: these values are part of the program's promise."""
-    assert key_bits(0, 5, 0, Purpose.DRAFT) == 0x847D692F6A99184E
-    assert key_bits(7, 1000, 3, Purpose.VERDICT) == 0x398C5D8CD78ECD46
+    assert [round(x * 2**24) for x in uniforms(0, 5, 0, Purpose.DRAFT, 3).tolist()] == [12191639, 16682853, 14610478]
+    assert [round(x * 2**24) for x in uniforms(7, 1000, 3, Purpose.TOKEN, 2).tolist()] == [8840438, 5889562]
+
+
+def test_numbers_are_even_and_below_1() -> None:
+    """400,000 of them in 100 classes, chi-square; 1 itself would fall on no token."""
+    numbers = np.array(uniforms(1, 2, 3, Purpose.VERDICT, 400_000))
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    classes = np.bincount((numbers * 100).astype(int), minlength=100)
+    assert ((classes - 4000) ** 2).sum() / 4000 < 171  # 99 degrees, one in 10^5
+    assert len(np.unique(numbers)) > 390_000
 
 
 @pytest.mark.parametrize("rule", AcceptRule)
@@ -75,7 +83,8 @@ def test_drafts_and_verdicts_of_a_round_are_unrelated() -> None:
     for num_tokens in range(1000):
         place = Place(num_tokens)
         drafts = [sampler._uniforms(place, offset, Purpose.DRAFT, 2) for offset in range(4)]
-        rows.append(mx.concatenate([*drafts, sampler._uniforms(place, 0, Purpose.VERDICT, 6)]))
+        verdict = [sampler._uniforms(place, 0, Purpose.VERDICT, 4), sampler._uniforms(place, 0, Purpose.TOKEN, 2)]
+        rows.append(mx.concatenate([*drafts, *verdict]))
     numbers = np.array(mx.stack(rows))
     assert numbers.min() >= 0
     assert numbers.max() < 1

@@ -12,7 +12,7 @@ from skulk_core.sampling import acceptance
 from skulk_core.sampling.base import Acceptance, Draft, Place
 from skulk_core.sampling.drawing import draw
 from skulk_core.sampling.filters import distribution
-from skulk_core.sampling.keys import Purpose, key_bits
+from skulk_core.sampling.keys import Purpose, uniforms
 from skulk_core.sampling.settings import AcceptRule, SamplingSettings
 from skulk_core.sampling.stochastic import StochasticSampler
 
@@ -20,45 +20,45 @@ WARM = SamplingSettings(temperature=1.0)
 FILTERED = SamplingSettings(temperature=1.2, top_k=2)
 PENALISED = SamplingSettings(temperature=0.8, repetition_penalty=1.4, presence_penalty=0.5)
 RULES = pytest.mark.parametrize("rule", AcceptRule)
-KeyBits = Callable[[int, int, int, Purpose], int]
+Dice = Callable[[int, int, int, Purpose, int], mx.array]
 
 
 def check(
     kind: type[StochasticSampler],
     settings: SamplingSettings,
     drafter: str,
-    bits: KeyBits = key_bits,
+    dice: Dice = uniforms,
     num_batches: int = 3,
 ) -> None:
     """The test that the shipped sampler passes, at depth 3."""
     toy = make_toy(drafter)
     samplers = [kind(replace(settings, seed=batch * NUM_SEEDS)) for batch in range(num_batches)]
-    tokens = np.concatenate([decode_all(sampler, toy, 3, 5, bits).tokens for sampler in samplers])
+    tokens = np.concatenate([decode_all(sampler, toy, 3, 5, dice).tokens for sampler in samplers])
     assert_distributed(tokens, enumerate_texts(toy, settings, 5), drafter)
 
 
-def by_position(seed: int, num_tokens: int, offset: int, purpose: Purpose) -> int:
-    """A draft that was refused is drawn again with the same key."""
-    return key_bits(seed, num_tokens + offset, 0, purpose)
+def by_position(seed: int, num_tokens: int, offset: int, purpose: Purpose, count: int) -> mx.array:
+    """A draft that was refused is drawn again with the same numbers."""
+    return uniforms(seed, num_tokens + offset, 0, purpose, count)
 
 
-def without_offset(seed: int, num_tokens: int, offset: int, purpose: Purpose) -> int:
-    """All drafts of a round share a key."""
-    return key_bits(seed, num_tokens, 0, purpose)
+def without_offset(seed: int, num_tokens: int, offset: int, purpose: Purpose, count: int) -> mx.array:
+    """All drafts of a round share their numbers."""
+    return uniforms(seed, num_tokens, 0, purpose, count)
 
 
-def without_place(seed: int, num_tokens: int, offset: int, purpose: Purpose) -> int:
+def without_place(seed: int, num_tokens: int, offset: int, purpose: Purpose, count: int) -> mx.array:
     """Every round rolls the same dice."""
-    return key_bits(seed, 0, offset, purpose)
+    return uniforms(seed, 0, offset, purpose, count)
 
 
 class OneKey(StochasticSampler):
     """The verdict on each draft rolls the dice that drew it."""
 
     def _uniforms(self, place: Place, offset: int, purpose: Purpose, count: int) -> mx.array:
-        if purpose is Purpose.DRAFT:
+        if purpose is not Purpose.VERDICT:
             return super()._uniforms(place, offset, purpose, count)
-        return mx.stack([super(OneKey, self)._uniforms(place, i, Purpose.DRAFT, 2)[1] for i in range(count)])
+        return mx.concatenate([super(OneKey, self)._uniforms(place, i, Purpose.DRAFT, 1) for i in range(count)])
 
 
 class Unfiltered(StochasticSampler):
@@ -107,19 +107,19 @@ class OwnFilters(StochasticSampler):
         return self._drawn(probs, place, len(drafted), Purpose.DRAFT), probs
 
 
-def no_residual(p: mx.array, q: mx.array, x: mx.array, *scale_and_count: mx.array) -> Acceptance:
+def no_residual(p: mx.array, q: mx.array, x: mx.array, *count_scale_drawing: mx.array) -> Acceptance:
     """After a refusal the next token is drawn from the target's whole distribution."""
-    num_accepted, _, uniforms = scale_and_count
-    token = draw(mx.take(p, num_accepted, axis=0), uniforms)
+    num_accepted, _, drawing = count_scale_drawing
+    token = draw(mx.take(p, num_accepted, axis=0), drawing)
     drafts = mx.concatenate([x.astype(mx.int32), mx.zeros((1,), mx.int32)])
     return Acceptance(num_accepted, mx.where(mx.arange(p.shape[0]) == num_accepted, token, drafts))
 
 
 @pytest.mark.parametrize("drafter", ["bad", "uniform"])
-def test_keys_of_the_position_alone(drafter: str) -> None:
+def test_numbers_of_the_position_alone(drafter: str) -> None:
     """Harmless token by token, where a draft after the refused one was never looked at; a block looks at all.
 
-    The bias is small: it takes more texts, and the right keys must pass with as many.
+    The bias is small: it takes more texts, and the right numbers must pass with as many.
     """
     settings = replace(WARM, accept=AcceptRule.BLOCK)
     check(StochasticSampler, settings, drafter, num_batches=6)
@@ -135,11 +135,11 @@ def test_the_right_rule(rule: AcceptRule) -> None:
 
 
 @RULES
-@pytest.mark.parametrize("bits", [without_offset, without_place])
-def test_a_key_used_twice(rule: AcceptRule, bits: KeyBits) -> None:
+@pytest.mark.parametrize("dice", [without_offset, without_place])
+def test_numbers_used_twice(rule: AcceptRule, dice: Dice) -> None:
     settings = replace(WARM, accept=rule)
     with pytest.raises(AssertionError, match="standard deviations"):
-        check(StochasticSampler, settings, "good", bits)
+        check(StochasticSampler, settings, "good", dice)
 
 
 @RULES
@@ -156,7 +156,11 @@ def test_a_residual_of_the_other_rule(rule: AcceptRule, monkeypatch: pytest.Monk
     """A block's residual is scaled by its joint ratio, a token's is not."""
     finish = acceptance._finish
     other = 0.5 if rule is AcceptRule.TOKEN else 1.0
-    monkeypatch.setattr(acceptance, "_finish", lambda p, q, x, n, scale, u: finish(p, q, x, n, 0 * scale + other, u))
+
+    def wrong(p: mx.array, q: mx.array, x: mx.array, n: mx.array, scale: mx.array | None, u: mx.array) -> Acceptance:
+        return finish(p, q, x, n, mx.full((p.shape[0],), other), u)
+
+    monkeypatch.setattr(acceptance, "_finish", wrong)
     settings = replace(WARM, accept=rule)
     with pytest.raises(AssertionError, match="standard deviations"):
         check(StochasticSampler, settings, "bad")

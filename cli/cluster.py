@@ -1,0 +1,215 @@
+"""`--peers`: a model over several hosts, for the commands that decode."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cli.loading import NGRAM, Choice, Loaded, with_card
+from cli.options import read_conventions
+from cli.program import INTERRUPTS
+from cli.render import Reporter, say
+from skulk_core.errors import OptionError
+from skulk_core.hub.refs import RepoRef, parse_trunk
+from skulk_core.runtime.device import auto_dtype, load_mlx
+from skulk_core.types import LayerRange
+
+if TYPE_CHECKING:
+    from skulk_core.cluster.engine import ClusterEngine
+    from skulk_core.cluster.epoch import Member
+    from skulk_core.cluster.peers import Host
+    from skulk_core.cluster.planning import Planner
+    from skulk_core.cluster.recovery import Place
+    from skulk_core.formats.elsewhere import AbsentTensor
+    from skulk_core.hub.sources import ModelSource
+    from skulk_core.models.loading import LoadedModel
+
+Peers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST,…",
+        help="Decode over several hosts: user@host\\[:port] (by ssh), names from hosts.yaml, or local\\[:N] for N "
+        "processes here. Alone: every host of hosts.yaml. This host is the last rank unless the list names `local`.",
+    ),
+]
+Shard = Annotated[
+    Literal["auto", "pipeline", "tensor"],
+    typer.Option(
+        metavar="HOW", help="With --peers. pipeline: by layers. tensor: every layer on every host. auto: pipeline."
+    ),
+]
+Split = Annotated[
+    str | None, typer.Option(metavar="N,N,…", help="With --peers: layers of each rank in turn. Default: by the hosts.")
+]
+Backend = Annotated[
+    Literal["ring", "jaccl", "nccl"],
+    typer.Option(metavar="NAME", help="With --peers: what carries rows between hosts: ring (TCP), jaccl (RDMA), nccl."),
+]
+Link = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[HOST=]LINK",
+        help="With --peers: the interface, address or network that the ring takes, everywhere or on one host. May be "
+        "given more than once. Default: the fastest link that neighbours share.",
+    ),
+]
+Push = Annotated[
+    bool,
+    typer.Option("--push", help="With --peers: copy the files that a host's layers need from this one, by sftp."),
+]
+AllowPublicLink = Annotated[
+    bool,
+    typer.Option(
+        "--allow-public-link",
+        help="With --peers: take a public address where there is no other. The ring has no login.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a model is spread over hosts, as the command line says it."""
+
+    peers: str
+    shard: str
+    split: str | None
+    backend: str
+    link: tuple[str, ...]
+    allow_public_link: bool = False
+    push: bool = False
+    context: int | None = None
+
+
+def refuse_alone(*, shard: str, split: str | None, backend: str, link: list[str] | None) -> None:
+    """Options that mean nothing on one host. Raises `OptionError`."""
+    given = {"--shard": shard != "auto", "--split": split, "--backend": backend != "ring", "--link": link}
+    for option, value in given.items():
+        if value:
+            raise OptionError(option, "", "goes with --peers")
+
+
+@contextmanager
+def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]:
+    """``choice`` loaded by the workers of ``over``; they end with the block, however that ends."""
+    load_mlx()
+    from cli.placing import make_planner, make_pusher
+    from skulk_core.cluster.engine import ClusterEngine, Hooks
+    from skulk_core.cluster.peers import parse_peers
+    from skulk_core.cluster.recovery import Recovery
+    from skulk_core.formats.hosts import HOSTS_FILE, read_hosts
+    from skulk_core.hub.sources import locate_model
+    from skulk_core.models.loading import outline
+    from skulk_core.models.stage_source import locate_stage
+    from skulk_core.runtime.userfiles import config_dir
+
+    hosts = parse_peers(over.peers, read_hosts(config_dir() / HOSTS_FILE))
+    choice = with_card(choice, len(hosts), reporter)
+    with reporter.working():
+        reporter.step(f"loading {choice.model}")
+        planner = make_planner(
+            choice,
+            hosts,
+            shard=over.shard,
+            split=over.split,
+            backend=over.backend,
+            link=over.link,
+            allow_public=over.allow_public_link,
+            context=over.context,
+            reporter=reporter,
+        )
+        INTERRUPTS.check()
+        if over.push:
+            absent: tuple[AbsentTensor, ...] = ()
+            source = locate_model(parse_trunk(choice.model), reporter.bytes)
+        else:
+            # this host's own part; without one the first layer's, by which the tokenizer and the shape come along
+            own = [one.layers for one, host in zip(planner.plan(hosts).stages, hosts, strict=True) if host.is_local]
+            stage = locate_stage(parse_trunk(choice.model), own[-1] if own else LayerRange(0, 1), reporter.bytes)
+            source, absent = stage.source, stage.absent
+        model = outline(source.path, absent=absent)
+        pushed = make_pusher(source, model, reporter) if over.push else None
+        place = _placing(choice, over.backend, source, planner, pushed)
+        INTERRUPTS.check()
+        hooks = Hooks(
+            check=INTERRUPTS.check,
+            note=say,
+            on_loading=reporter.bytes,
+            impatient=lambda: INTERRUPTS.presses > 1,
+        )
+        reporter.step(f"starting {len(hosts)} workers")
+        engine = ClusterEngine(Recovery(hosts, place), hooks).__enter__()
+    try:
+        _tell(engine, reporter)
+        yield _loaded(choice, source, model, engine)
+    finally:
+        engine.close()
+
+
+def _placing(
+    choice: Choice,
+    backend: str,
+    source: "ModelSource",
+    planner: "Planner",
+    pushed: "Callable[[Host, LayerRange], str] | None",
+) -> "Place":
+    from skulk_core.cluster.assignment import Assignment, Drafting
+    from skulk_core.cluster.epoch import Member
+
+    drafting = Drafting(
+        how="none" if choice.depth == 0 else "ngram" if choice.draft == NGRAM else "head",
+        sidecar=choice.sidecar,
+        precision=choice.head_precision,
+        overrides=read_conventions(choice.conventions),
+        needed=choice.depth is not None,
+        allow_plain=choice.allow_plain,
+    )
+    name = f"{source.ref.repo}@{source.sha}" if isinstance(source.ref, RepoRef) else str(source.ref)
+    dtype = auto_dtype() if choice.dtype == "auto" else choice.dtype
+
+    def place(epoch: int, hosts: "Sequence[Host]") -> "Sequence[Member]":
+        size, plan = len(hosts), planner.plan(hosts)
+        # processes on one machine, containers' too: they share its cores
+        memories = [report.memory for report in plan.reports]
+        crowded = [memories.count(memory) > 1 for memory in memories]
+        return [
+            Member(
+                host,
+                Assignment(
+                    epoch=epoch,
+                    rank=rank,
+                    size=size,
+                    start=plan.stages[rank].layers.start,
+                    end=plan.stages[rank].layers.end,
+                    model=name if pushed is None or host.is_local else pushed(host, plan.stages[rank].layers),
+                    dtype=dtype,
+                    backend=backend,
+                    shard=plan.shard,
+                    address=plan.addresses[rank].address,
+                    threads=1 if crowded[rank] else None,
+                    patient=crowded[rank],
+                    drafting=drafting,
+                ),
+            )
+            for rank, host in enumerate(hosts)
+        ]
+
+    return place
+
+
+def _tell(engine: "ClusterEngine", reporter: Reporter) -> None:
+    for member, frame in zip(engine.epoch.members, engine.epoch.loaded, strict=True):
+        part, device = member.assignment, frame["device"]
+        reporter.detail(
+            f"rank {part.rank} on {member.host.name}: layers [{part.start}, {part.end}), "
+            f"{frame['nbytes'] / 1e6:,.0f} MB of weights, {device['name']} ({device['backend']})"
+        )
+
+
+def _loaded(choice: Choice, source: "ModelSource", model: "LoadedModel", engine: "ClusterEngine") -> Loaded:
+    drafter = engine.drafter
+    if drafter["name"] is None:
+        return Loaded(source, model, None, None, 0, drafter["plain_because"], engine=engine)
+    depth = drafter["default_depth"] if choice.depth is None else choice.depth
+    return Loaded(source, model, None, drafter["name"], "auto" if depth is None else depth, None, engine=engine)

@@ -1,0 +1,73 @@
+"""What `mx.distributed` is told of its data plane: environment variables, and files whose paths it wants in others.
+
+The names are those that MLX 0.32 reads (`mlx._distributed_utils.launch`). Only `ring` has been run by its authors here.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from skulk_core.cluster.peers import Host
+from skulk_core.errors import LinkError
+
+
+class Backend(StrEnum):
+    """Engines that carry the ring's messages: TCP, RDMA over Thunderbolt, NVIDIA's."""
+
+    RING = "ring"
+    JACCL = "jaccl"
+    NCCL = "nccl"
+
+
+@dataclass(frozen=True)
+class RankSettings:
+    """One rank's environment; `files` are contents, by the variable that must hold their path."""
+
+    environment: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def settings_for(backend: str, hosts: Sequence[Host], addresses: Sequence[str]) -> tuple[RankSettings, ...]:
+    """What every rank is told; ``addresses`` are `ip:port` by rank. Raises `LinkError` as `jaccl_settings` does."""
+    match Backend(backend):
+        case Backend.RING:
+            return ring_settings(addresses)
+        case Backend.JACCL:
+            return jaccl_settings(hosts, addresses[0])
+        case Backend.NCCL:
+            return nccl_settings(len(hosts), addresses[0])
+
+
+def ring_settings(addresses: Sequence[str]) -> tuple[RankSettings, ...]:
+    """TCP between neighbours; ``addresses`` are `ip:port` by rank."""
+    hostfile = json.dumps([[address] for address in addresses])
+    return tuple(RankSettings({"MLX_RANK": str(rank)}, {"MLX_HOSTFILE": hostfile}) for rank in range(len(addresses)))
+
+
+def jaccl_settings(hosts: Sequence[Host], coordinator: str) -> tuple[RankSettings, ...]:
+    """RDMA in a ring. Every host must name its device towards both neighbours; ``coordinator`` is rank 0's `ip:port`.
+
+    Raises `LinkError` naming the host and the neighbour for which hosts.yaml has no device.
+    """
+    size = len(hosts)
+    devices: list[list[str | None]] = []
+    for rank, host in enumerate(hosts):
+        for neighbour in {(rank - 1) % size, (rank + 1) % size} - {rank}:
+            if hosts[neighbour].name not in host.rdma:
+                raise LinkError(host.name, f"hosts.yaml names no `rdma` device towards {hosts[neighbour].name}")
+        devices.append([host.rdma.get(other.name) for other in hosts])
+    files = {"MLX_IBV_DEVICES": json.dumps(devices)}
+    # two hosts are neighbours twice, which a mesh of two is as well
+    ring = {"MLX_JACCL_RING": "1"} if size > 2 else {}
+    return tuple(
+        RankSettings({"MLX_RANK": str(rank), "MLX_JACCL_COORDINATOR": coordinator, **ring}, files)
+        for rank in range(size)
+    )
+
+
+def nccl_settings(size: int, coordinator: str) -> tuple[RankSettings, ...]:
+    """NVIDIA's collectives; ``coordinator`` is rank 0's `ip:port`."""
+    address, _, port = coordinator.rpartition(":")
+    common = {"NCCL_HOST_IP": address, "NCCL_PORT": port, "MLX_WORLD_SIZE": str(size)}
+    return tuple(RankSettings({"MLX_RANK": str(rank), **common}) for rank in range(size))

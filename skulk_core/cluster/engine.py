@@ -1,0 +1,291 @@
+"""Decoding over workers, behind the interface of an engine in this process; it outlives the loss of hosts."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from skulk_core.cluster.epoch import LEASE_S, Epoch, Starter
+from skulk_core.cluster.frames import Frame
+from skulk_core.cluster.journal import Journal
+from skulk_core.cluster.pace import Pace
+from skulk_core.cluster.recovery import Recovery
+from skulk_core.cluster.transport import start
+from skulk_core.cluster.wire import read_round, sampling_frame
+from skulk_core.decode.certificate import Certificate, Divergence
+from skulk_core.decode.decoder import Progress
+from skulk_core.decode.depth import DepthPolicy
+from skulk_core.decode.engine import Engine
+from skulk_core.decode.stats import Round, Stats
+from skulk_core.errors import ClusterError, ClusterLost, PeerError, SkulkError, WorkerFailed
+from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.types import Exactness
+
+AUTO = "auto"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AutoAtDecider:
+    """`auto`: the decider measures its rounds over the ring and chooses there."""
+
+    most: int
+
+    def next_depth(self) -> int:
+        """Nobody's business here."""
+        raise AssertionError("chosen at the decider")
+
+    def saw(self, round_: Round) -> None:
+        """Seen at the decider."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What an engine asks of whoever runs it.
+
+    ``check`` is called at least ten times a second while something is waited for, and may raise; ``note`` takes lines
+    for a person; ``impatient`` says whether workers that do not end at once should be killed.
+    """
+
+    check: Callable[[], None] = lambda: None
+    note: Callable[[str], None] = lambda line: None
+    on_loading: Callable[[str, int, int | None], None] | None = None
+    impatient: Callable[[], bool] = lambda: False
+
+
+class ClusterEngine(Engine):
+    """One model over the workers of an epoch, and of the next one when a worker is lost."""
+
+    def __init__(self, recovery: Recovery, hooks: Hooks, *, starter: Starter = start, lease_s: float = LEASE_S) -> None:
+        self._recovery, self._hooks, self._starter, self._lease_s = recovery, hooks, starter, lease_s
+        self._epoch: Epoch | None = None
+        self._journal: Journal | None = None
+        self._text, self._base, self._asked = 0, (0, 0), False
+        self._pace = Pace()
+        self._stats = Stats()
+
+    def __enter__(self) -> Self:
+        """Start the first epoch. Raises `SkulkError`."""
+        try:
+            self._begin_first()
+        except BaseException:
+            self.close(at_once=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self, *, at_once: bool = False) -> None:
+        """End every worker."""
+        if self._epoch is not None:
+            self._epoch.close(at_once=at_once, impatient=self._hooks.impatient)
+            self._epoch = None
+
+    @property
+    def epoch(self) -> Epoch:
+        """The workers in use."""
+        assert self._epoch is not None, "no workers"
+        return self._epoch
+
+    @property
+    def drafter(self) -> Frame:
+        """What the decider says of its head: the fields of `DrafterFacts`."""
+        facts: Frame = self.epoch.loaded[self.epoch.decider]["drafter"]
+        return facts
+
+    @property
+    def stats(self) -> Stats:
+        return self._stats
+
+    def working(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def prefill(
+        self,
+        prompt: Sequence[int],
+        depth: int | DepthPolicy,
+        sampling: SamplingSettings,
+        exactness: Exactness,
+        progress: Progress | None = None,
+        *,
+        go_on: bool = False,
+        answer: Sequence[int] = (),
+    ) -> int:
+        self._text += 1
+        request = {
+            "depth": AUTO if isinstance(depth, AutoAtDecider) else depth if isinstance(depth, int) else depth.most,
+            "sampling": sampling_frame(sampling),
+            "exactness": exactness.value,
+        }
+        self._journal = Journal(self._text, tuple(prompt), request, list(answer), go_on)
+        self._stats = Stats(chose_depth=request["depth"] == AUTO, prompt_tokens=len(prompt))
+        try:
+            return self._surviving(partial(self._read_prompt, progress))
+        except BaseException:
+            self._stop(self._text)
+            raise
+
+    def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
+        journal = self._begun()
+        end = len(journal.answer) + max_tokens
+        self._base, self._asked = self._counts(), False
+        try:
+            while (left := end - len(journal.answer)) > 0:
+                round_ = self._surviving(partial(self._next_round, left, stop_tokens))
+                if round_ is None:
+                    break
+                yield round_
+                if round_.tokens[-1] in stop_tokens:
+                    break
+            self._count_messages()
+        finally:
+            # it decodes ahead of whoever reads, and does not know yet that nobody does
+            self._stop(journal.text)
+
+    def certify(
+        self,
+        prompt: Sequence[int],
+        answer: Sequence[int],
+        depth: int,
+        sampling: SamplingSettings,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Certificate:
+        self._text += 1
+        asked = {"prompt": list(prompt), "answer": list(answer), "depth": self._stats.draft_depth}
+
+        def certified() -> Frame:
+            self.epoch.ask("certify", text=text, sampling=sampling_frame(sampling), **asked)
+            return self._heard("certificate", text, None, progress)
+
+        text = self._text
+        try:
+            found = self._surviving(certified)
+        finally:
+            self._stop(text)
+        divergences = tuple(Divergence(**divergence) for divergence in found["divergences"])
+        return Certificate(found["compared"], divergences, found["smallest_gap"], found["bound"])
+
+    def _stop(self, text: int) -> None:
+        """Nobody wants more of a text; of one that has ended this says nothing."""
+        if self._epoch is not None:
+            self._epoch.ask("stop", text=text)
+
+    def _begun(self) -> Journal:
+        assert self._journal is not None, "no text was begun"
+        return self._journal
+
+    def _begin_first(self) -> None:
+        """The first epoch. What a worker says of itself ends the run at once; only one that says nothing is retried."""
+        while True:
+            try:
+                self._begin_epoch()
+                return
+            except WorkerFailed as error:
+                if error.error:
+                    raise
+                self._close_lost()
+                self._recovery.failed(error, leave_out=False)
+
+    def _begin_epoch(self) -> None:
+        members = self._recovery.next_members()
+        self._epoch = Epoch(members, self._hooks.check, starter=self._starter, lease_s=self._lease_s)
+        self._epoch.begin(self._hooks.on_loading)
+
+    def _close_lost(self) -> None:
+        if self._epoch is not None:
+            self._epoch.close(at_once=True)
+            self._epoch = None
+
+    def _surviving(self, step: Callable[[], T]) -> T:
+        """What ``step`` returns, in this epoch or a later one. Raises `ClusterLost` when there is none."""
+        while True:
+            try:
+                return step()
+            except (ClusterError, PeerError) as error:
+                if isinstance(error, ClusterLost):
+                    raise
+                self._recover(error)
+
+    def _recover(self, error: SkulkError) -> None:
+        """Form a new epoch and bring it to where the text is. Raises `ClusterLost`."""
+        began_s, lost, journal = time.monotonic(), error, self._begun()
+        while True:
+            self._close_lost()
+            self._recovery.failed(error)
+            try:
+                self._begin_epoch()
+                self._read_prompt(None)
+                break
+            except (ClusterError, PeerError) as next_error:
+                if isinstance(next_error, ClusterLost):
+                    raise
+                error = next_error
+        cost_s = time.monotonic() - began_s
+        self._stats.recoveries += 1
+        self._stats.recovery_s += cost_s
+        read = len(journal.prompt) + len(journal.answer)
+        self._hooks.note(
+            f"{lost}: went on as epoch {self.epoch.number} on {', '.join(self.epoch.hosts)} after {cost_s:.1f} s, "
+            f"{read} tokens read again, none lost"
+        )
+        self._base, self._asked = self._counts(), False
+
+    def _read_prompt(self, progress: Progress | None) -> int:
+        """Have the decider read the text so far; its last token, which is the answer's first if there was none."""
+        journal = self._begun()
+        self.epoch.ask("prefill", **journal.prefill_frame())
+        first = self._heard("first", journal.text, None, progress)
+        journal.go_on = False
+        stats = self._stats
+        stats.prefill_s += first["prefill_s"]
+        stats.synchronisations, stats.draft_depth = first["synchronisations"], first["most"]
+        stats.reused_tokens = first["reused"]
+        if not journal.answer:
+            journal.answer.append(first["token"])
+        return int(journal.answer[-1])
+
+    def _next_round(self, max_tokens: int, stop_tokens: frozenset[int]) -> Round | None:
+        """The next round of the text; None where the decider ended it."""
+        journal, stats = self._begun(), self._stats
+        if not self._asked:
+            self.epoch.ask("rounds", text=journal.text, max_tokens=max_tokens, stop=sorted(stop_tokens))
+            self._asked = True
+        began_s = time.monotonic()
+        frame = self._heard("round", journal.text, self._pace.deadline_s)
+        if frame["kind"] == "done":
+            return None
+        self._pace.took(time.monotonic() - began_s)
+        round_ = read_round(frame)
+        journal.took(round_)
+        self._recovery.progressed()
+        stats.count(round_)
+        stats.decode_s += frame["took_s"]
+        stats.synchronisations += frame["synchronisations"]
+        stats.extra_passes += frame["extra_passes"]
+        return round_
+
+    def _heard(self, kind: str, text: int, deadline_s: float | None, progress: Progress | None = None) -> Frame:
+        """The next frame of ``kind`` about ``text``, or that it is done. What belongs to another text is dropped."""
+        while True:
+            frame = self.epoch.answer(deadline_s)
+            if frame.get("text") != text:
+                continue
+            if frame["kind"] in (kind, "done"):
+                return frame
+            if frame["kind"] == "prompt" and progress is not None:
+                progress(frame["done"], frame["total"])
+
+    def _counts(self) -> tuple[int, int]:
+        return self._surviving(lambda: self.epoch.counts())
+
+    def _count_messages(self) -> None:
+        """Add what the ranks have sent since the rounds began."""
+        messages, nbytes = self._counts()
+        self._stats.messages += messages - self._base[0]
+        self._stats.message_nbytes += nbytes - self._base[1]

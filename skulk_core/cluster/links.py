@@ -1,0 +1,88 @@
+"""A rank's two neighbours in the ring: what is sent to the next and received from the one before, counted."""
+
+import os
+import select
+import stat
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+
+class Links:
+    """Messages between neighbours of one `mx.distributed` group; the last rank's next is the first.
+
+    Sends and receives run on one stream in the order in which they are handed out. A ``patient`` rank waits for a
+    message by sleeping until its first bytes are there; MLX's own ring spins, which would take a core from ranks
+    that compute on the same machine.
+    """
+
+    def __init__(self, group: Any, sockets: list[int], *, patient: bool) -> None:
+        self._group, self._sockets = group, sockets
+        self.rank, self.size = group.rank(), group.size()
+        self.next, self.before = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+        self._patient = patient
+        self._sent: mx.array | None = None
+        self.messages = self.nbytes = 0
+
+    def send(self, message: mx.array) -> None:
+        """Hand ``message`` to the next rank as soon as it is computed; nothing is waited for."""
+        self._sent = mx.distributed.send(message, self.next, group=self._group)
+        mx.async_eval(self._sent)
+        self.messages += 1
+        self.nbytes += message.nbytes
+
+    def receive(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """The next message of the rank before, not evaluated; all before it must have been handed out."""
+        if self._patient:
+            self.wait()
+        message = mx.distributed.recv(shape, dtype, self.before, group=self._group)
+        mx.async_eval(message)
+        return message
+
+    def broadcast(self, message: mx.array) -> mx.array:
+        """``message`` of the one rank that has any, on every rank; the others give zeros. Not evaluated."""
+        summed = mx.distributed.all_sum(message, group=self._group)
+        mx.async_eval(summed)
+        self.messages += 1
+        self.nbytes += message.nbytes
+        return summed
+
+    @property
+    def group(self) -> Any:
+        """MLX's group."""
+        return self._group
+
+    def finish_sending(self) -> None:
+        """Wait until what was handed to `send` is on its way, and with it all that it was computed from."""
+        if self._sent is not None:
+            mx.eval(self._sent)
+            self._sent = None
+
+    def wait(self) -> None:
+        """Sleep until a neighbour has sent something, or has gone."""
+        if not self._sockets:
+            return
+        poll = select.poll()
+        for descriptor in self._sockets:
+            poll.register(descriptor, select.POLLIN)
+        poll.poll()
+
+
+def with_new_sockets(connect: Callable[[], Any]) -> tuple[Any, list[int]]:
+    """What ``connect`` returns, and the sockets of this process that it opened."""
+    before = _sockets()
+    made = connect()
+    return made, sorted(_sockets() - before)
+
+
+def _sockets() -> set[int]:
+    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    found = set()
+    for name in os.listdir(folder):
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                found.add(int(name))
+        except OSError:
+            continue  # the folder's own descriptor, which is closed again
+    return found

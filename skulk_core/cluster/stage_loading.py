@@ -1,0 +1,127 @@
+"""Loads what one rank needs: its layers, and on the decider the draft head."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skulk_core.catalog import Catalog
+from skulk_core.cluster.assignment import Assignment, Drafting, Shard
+from skulk_core.cluster.identity import Identity, file_digest, identity_of
+from skulk_core.errors import ConventionsUnknown, NoDraftHead, OptionError, SkulkError
+from skulk_core.heads.base import DraftHead
+from skulk_core.heads.finding import HeadFound, NoHead, find_head
+from skulk_core.heads.loading import fitting_layout, load_head, released_conventions, stated
+from skulk_core.heads.ngram import NgramHead
+from skulk_core.heads.wiring import settle
+from skulk_core.hub.progress import OnProgress
+from skulk_core.hub.refs import parse_sidecar, parse_trunk
+from skulk_core.hub.sources import ModelSource
+from skulk_core.models.loading import LoadedModel, load, outline
+from skulk_core.models.plain import PlainTarget
+from skulk_core.models.stage_source import locate_stage
+
+NGRAM_NAME = "prompt lookup"
+
+
+@dataclass(frozen=True)
+class DrafterFacts:
+    """What the launcher may say of the decider's head. ``plain_because`` says why there is none."""
+
+    name: str | None = None
+    plain_because: str | None = None
+    default_depth: int | None = None
+    nbytes: int = 0
+    precision: str = ""
+    conventions_from: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class LoadedStage:
+    """One rank's part of a model, ready to run."""
+
+    model: LoadedModel
+    identity: Identity
+    drafter: DraftHead | None
+    facts: DrafterFacts
+
+
+def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) -> LoadedStage:
+    """Find and load what ``assignment`` names; other layers' weights are never read. Raises `SkulkError`."""
+    stage = locate_stage(parse_trunk(assignment.model), assignment.layers, on_progress)
+    source = stage.source
+    # a share of every layer is cut out once the ring is there to say which
+    read = outline if assignment.shard is Shard.TENSOR else load
+    model = read(source.path, assignment.dtype, assignment.layers, stage.absent)
+    if assignment.shard is Shard.TENSOR and not isinstance(model.target, PlainTarget):
+        kind = type(model.target.model).__module__.rpartition(".")[2]
+        raise OptionError("--shard", "tensor", f"serves plain decoders, and {kind} is none; use --shard pipeline")
+    identity = identity_of(model.config, _weight_files(source, model))
+    drafter, facts = (None, DrafterFacts())
+    if assignment.decides:
+        drafter, facts = _drafter(assignment.drafting, source, model, on_progress)
+    return LoadedStage(model, identity, drafter, facts)
+
+
+def _weight_files(source: ModelSource, model: LoadedModel) -> list[Path]:
+    return [source.gguf] if source.gguf else sorted({tensor.file for tensor in model.headers.model})
+
+
+def _drafter(
+    asked: Drafting, source: ModelSource, model: LoadedModel, on_progress: OnProgress | None
+) -> tuple[DraftHead | None, DrafterFacts]:
+    if asked.how == "none":
+        return None, DrafterFacts(plain_because="plain decoding was asked for")
+    if asked.how == "ngram":
+        return NgramHead(), DrafterFacts(NGRAM_NAME)
+    try:
+        return _head(asked, source, model, on_progress)
+    except SkulkError as error:
+        if not asked.allow_plain:
+            raise
+        return None, DrafterFacts(plain_because=f"the draft head cannot be used: {error}")
+
+
+def _head(
+    asked: Drafting, source: ModelSource, model: LoadedModel, on_progress: OnProgress | None
+) -> tuple[DraftHead | None, DrafterFacts]:
+    catalog = Catalog.known()
+    sidecar = None if asked.sidecar is None else parse_sidecar(asked.sidecar)
+    found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, on_progress)
+    if isinstance(found, NoHead):
+        if asked.needed and not asked.allow_plain:
+            raise NoDraftHead(str(source), found.looked_in)
+        return None, DrafterFacts(plain_because=f"no draft head in {' or '.join(found.looked_in)}")
+    if not asked.needed and found.default_depth == 0:
+        return None, DrafterFacts(plain_because="the catalog says that this model decodes faster without")
+    conventions, known_from = _conventions(asked.overrides, source, model, found, catalog)
+    head = load_head(
+        model,
+        found.files,
+        precision=asked.precision,
+        overrides=asked.overrides,
+        known=conventions,
+        known_from=known_from,
+    )
+    files = sorted({tensor.file for tensor in found.files.tensors})
+    digest = " ".join(file_digest(file) for file in files)
+    return head.head, DrafterFacts(
+        found.name, None, found.default_depth, head.nbytes, head.precision, head.conventions_from, digest
+    )
+
+
+def _conventions(
+    overrides: Any, source: ModelSource, model: LoadedModel, found: HeadFound, catalog: Catalog
+) -> tuple[Any, str]:
+    """As somebody states them, or as measured before. Nothing is measured where a part of the trunk is missing."""
+    if stated(model, found.files, found.conventions) is not None or overrides:
+        return found.conventions, "catalog"
+    if len(model.target.layer_range) == model.target.num_layers:
+        wiring = settle(model, source, found, catalog, overrides=overrides)
+        return wiring.conventions, wiring.conventions_from
+    released = released_conventions(model, fitting_layout(model, found.files))
+    if released is None:
+        raise ConventionsUnknown(
+            found.files.origin, "nobody says how it is wired, and a host with a part of the trunk cannot measure it"
+        )
+    return released, "the family's releases; not measured on several hosts"

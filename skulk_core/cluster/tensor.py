@@ -1,0 +1,88 @@
+"""Tensor parallel: every rank runs every layer with a share of its heads, and the shares are added up inside.
+
+Rank 0 decides. It tells the others a window's tokens and what stays of the window before; drafts, verdicts and next
+tokens are never worked out elsewhere. mlx-lm's `shard` cuts the layers; embedding, norm, LM head and draft head stay
+whole, on the decider.
+"""
+
+import mlx.core as mx
+
+from skulk_core.cluster.header import FIRST_TOKEN, HEADER_SIZE, Flag, Header, unpacked
+from skulk_core.cluster.lap import Windows
+from skulk_core.cluster.links import Links
+from skulk_core.decode.exchange import Exchange
+from skulk_core.errors import RingError
+from skulk_core.models.base import Activations, Target
+from skulk_core.models.loading import held_weights
+from skulk_core.models.parallel import compute_in_order
+
+
+def take_share(target: Target, links: Links | None) -> None:
+    """Cut this rank's share out of every layer, and read it. Before the first pass. Raises `RingError`."""
+    compute_in_order()
+    if links is not None:
+        text, lm_head = target.text_model, target.lm_head
+        try:
+            target.model.shard(links.group)
+        except (AssertionError, ValueError) as error:
+            raise RingError(f"the model cannot be shared by {links.size} ranks: {error}") from error
+        if lm_head is not None:
+            # only the decider needs logits, and needs them without asking anybody
+            text.lm_head = lm_head
+    mx.eval(held_weights(target))
+
+
+class TensorExchange(Exchange):
+    """The decider's: a window's header and tokens to every rank, then all run it together."""
+
+    def __init__(self, target: Target, links: Links, epoch: int) -> None:
+        self._target, self._links, self._windows = target, links, Windows(epoch)
+
+    def begin(self) -> None:
+        self._windows.begin()
+
+    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+        width = int(tokens.shape[0])
+        header = self._windows.header(rows_committed, width, position, keep_all=keep_all)
+        self._links.broadcast(header.packed(tokens))
+        if not header.has_tokens:
+            self._links.broadcast(tokens)
+        return self._target.embed(tokens, position)
+
+
+class Follower:
+    """Every other rank: runs what it is told, and never looks at a logit."""
+
+    def __init__(self, target: Target, links: Links, epoch: int) -> None:
+        self._target, self._links, self._epoch = target, links, epoch
+        self._caches = target.make_caches()
+
+    def serve(self) -> None:
+        """One window after another. Raises `RingError`, and `RuntimeError` where a rank was lost."""
+        while True:
+            mx.eval(self._run(*self._told()))
+
+    def _told(self) -> tuple[Header, mx.array]:
+        """Wait for a window."""
+        self._links.wait()
+        message = self._links.broadcast(mx.zeros((HEADER_SIZE,), mx.int32))
+        mx.eval(message)
+        values: list[int] = message.tolist()  # type: ignore[assignment]
+        header = unpacked(values)
+        if header.epoch != self._epoch:
+            raise RingError(f"a window of epoch {header.epoch} came to a rank of epoch {self._epoch}")
+        if header.has_tokens:
+            return header, message[FIRST_TOKEN : FIRST_TOKEN + header.width]
+        return header, self._links.broadcast(mx.zeros((header.width,), mx.int32))
+
+    def _run(self, header: Header, tokens: mx.array) -> mx.array:
+        """The window's rows after every layer, which nobody reads: what counts is what was added up on the way."""
+        if header.flags & Flag.NEW_TEXT:
+            self._caches = self._target.make_caches()
+        elif self._caches.pending:
+            self._caches.commit(header.committed)
+        if self._caches.rows != header.position:
+            raise RingError(f"a window at row {header.position} came to a rank that holds {self._caches.rows} rows")
+        entering = self._target.embed(tokens, header.position)
+        run = self._target.run_and_commit if header.flags & Flag.KEEP_ALL else self._target.run
+        return run(entering, self._caches).h

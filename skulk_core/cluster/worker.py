@@ -1,0 +1,106 @@
+"""One rank's process: it loads its part, joins the ring, and decides or serves until the launcher lets go of it."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+from skulk_core.cluster.assignment import Assignment, Shard, read_assignment
+from skulk_core.cluster.control import Control
+from skulk_core.cluster.frames import START_MARKER
+from skulk_core.errors import SkulkError
+from skulk_core.runtime import blas
+from skulk_core.runtime.device import device_facts, load_mlx, versions
+
+EXIT_FAILED = 1
+# How the decider measures rounds for `--draft-depth auto`; what does it stands above this package.
+Measure = Callable[..., Sequence[float]]
+
+
+def run_worker(stdin: BinaryIO, stdout: BinaryIO, measure: Measure, lease_s: float) -> None:
+    """Serve one epoch; returns never: the process ends when ``stdin`` does, or with an error that was told before."""
+    stdout.write(START_MARKER)
+    stdout.flush()
+    control = Control(stdin, stdout, lease_s)
+    control.start()
+    try:
+        _serve(control, measure)
+    except SkulkError as error:
+        control.say("failed", error=type(error).__name__, message=str(error))
+    except RuntimeError as error:
+        # MLX says so of its operations, the ring's among them
+        traceback.print_exc()
+        control.say("failed", error="RuntimeError", message=str(error).splitlines()[0] if str(error) else "no reason")
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
+
+
+def _serve(control: Control, measure: Measure) -> None:
+    control.say("hello", pid=os.getpid(), versions=versions())
+    assignment = read_assignment(_expect(control, "plan"))
+    load_mlx()
+    # before anything imports MLX it must have its BLAS
+    from skulk_core.cluster.joining import Reserved, join
+    from skulk_core.cluster.links import Links
+    from skulk_core.cluster.stage_loading import load_stage
+
+    reserved = Reserved(assignment.address)
+    loaded = load_stage(assignment, lambda what, done, total: control.say("loading", what=what, done=done, total=total))
+    wanted = blas.threads_for(loaded.model.target.hidden_size)
+    blas.set_threads(min(wanted, assignment.threads) if assignment.threads else wanted)
+    facts = device_facts()
+    control.say(
+        "loaded",
+        port=reserved.port,
+        nbytes=loaded.model.nbytes,
+        config=loaded.identity.config,
+        files=dict(loaded.identity.files),
+        drafter=vars(loaded.facts),
+        device={"backend": facts.backend.value, "name": facts.name, "available_nbytes": facts.available_nbytes},
+    )
+    if assignment.size == 1:
+        reserved.release()
+        control.at_once("count", lambda frame: control.say("counted", messages=0, nbytes=0))
+        _work(control, assignment, loaded, None, measure)
+    ring = _expect(control, "ring")
+    reserved.release()
+    group, sockets = join(assignment.backend, ring["settings"], ring["files"])
+    links = Links(group, sockets, patient=assignment.patient)
+    control.at_once("count", lambda frame: control.say("counted", messages=links.messages, nbytes=links.nbytes))
+    control.say("joined")
+    _work(control, assignment, loaded, links, measure)
+
+
+def _work(control: Control, assignment: Assignment, loaded: Any, links: Any, measure: Measure) -> None:
+    from skulk_core.cluster.deciding import Decider
+    from skulk_core.cluster.lap import RingExchange
+    from skulk_core.cluster.stage import Stage
+    from skulk_core.decode.exchange import Alone, Exchange
+
+    target = loaded.model.target
+    exchange: Exchange = Alone(target)
+    if assignment.shard is Shard.TENSOR:
+        exchange = _tensor_parallel(target, links, assignment)
+    elif not assignment.decides:
+        Stage(target, links, assignment.epoch).serve()
+    elif assignment.size > 1:
+        exchange = RingExchange(target, links, assignment.epoch)
+    Decider(control, loaded, exchange, measure).serve()
+
+
+def _tensor_parallel(target: Any, links: Any, assignment: Assignment) -> Any:
+    """The decider's exchange; on every other rank this serves for ever."""
+    from skulk_core.cluster.tensor import Follower, TensorExchange, take_share
+    from skulk_core.decode.exchange import Alone
+
+    take_share(target, links)
+    if not assignment.decides:
+        Follower(target, links, assignment.epoch).serve()
+    return Alone(target) if links is None else TensorExchange(target, links, assignment.epoch)
+
+
+def _expect(control: Control, kind: str) -> dict[str, Any]:
+    frame = control.next()
+    assert frame["kind"] == kind, f"{frame['kind']} where {kind} was due"
+    return frame

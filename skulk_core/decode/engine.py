@@ -1,0 +1,147 @@
+"""What decodes: a model in this process, or one that is spread over workers. A `Session` cannot tell which."""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from mlx_lm.generate import wired_limit
+
+from skulk_core.decode.certificate import Certificate, certify, measure_bound
+from skulk_core.decode.decoder import Decoder, Progress
+from skulk_core.decode.depth import DepthPolicy
+from skulk_core.decode.exchange import Exchange
+from skulk_core.decode.stats import Round, Stats
+from skulk_core.heads.base import DraftHead
+from skulk_core.models.base import Target
+from skulk_core.sampling.greedy import GreedySampler
+from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.sampling.stochastic import make_sampler
+from skulk_core.types import Exactness
+
+# What bounds are measured on: prose, code and figures, so that the logits are of many kinds.
+MEASURED_TEXT = """The lighthouse keeper wrote the weather into a book every evening: wind from the north-west,
+12 knots, a falling barometer. "Rain before seven," she said, and lit the lamp.
+
+def mean(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
+
+| year | ships |
+| 1911 | 1,204 |
+| 1912 | 1,377 |
+"""
+
+
+class Engine(Protocol):
+    """Decodes one text at a time: `prefill`, then `rounds`."""
+
+    @property
+    def stats(self) -> Stats:
+        """Of the text that was begun last; counted on while it is decoded."""
+        ...
+
+    def working(self) -> AbstractContextManager[None]:
+        """Entered around a text."""
+        ...
+
+    def prefill(
+        self,
+        prompt: Sequence[int],
+        depth: int | DepthPolicy,
+        sampling: SamplingSettings,
+        exactness: Exactness,
+        progress: Progress | None = None,
+        *,
+        go_on: bool = False,
+        answer: Sequence[int] = (),
+    ) -> int:
+        """Read ``prompt``, or with ``go_on`` what of it was not read before; the first token of the answer.
+
+        ``answer`` as `Decoder.prefill`'s.
+        """
+        ...
+
+    def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
+        """Rounds until ``max_tokens`` more tokens or a stop token; whoever takes them may stop after any."""
+        ...
+
+    def certify(
+        self,
+        prompt: Sequence[int],
+        answer: Sequence[int],
+        depth: int,
+        sampling: SamplingSettings,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Certificate:
+        """Compare an answer that was decoded at ``depth`` with plain decoding."""
+        ...
+
+
+class LocalEngine(Engine):
+    """One model in this process, with every layer, or with the help of the other hosts of ``exchange``."""
+
+    def __init__(
+        self, target: Target, tokenizer: Any, head: DraftHead | None, exchange: Exchange | None = None
+    ) -> None:
+        self._target, self._tokenizer, self._exchange = target, tokenizer, exchange
+        self.decoder = Decoder(target, head, GreedySampler(), exchange)
+        self._bounds: dict[int, float] = {}
+
+    @property
+    def stats(self) -> Stats:
+        return self.decoder.stats
+
+    def working(self) -> AbstractContextManager[None]:
+        entered: AbstractContextManager[None] = wired_limit(self._target.model)
+        return entered
+
+    def prefill(
+        self,
+        prompt: Sequence[int],
+        depth: int | DepthPolicy,
+        sampling: SamplingSettings,
+        exactness: Exactness,
+        progress: Progress | None = None,
+        *,
+        go_on: bool = False,
+        answer: Sequence[int] = (),
+    ) -> int:
+        strict = exactness is Exactness.STRICT
+        most = depth if isinstance(depth, int) else depth.most
+        sampler = make_sampler(sampling, gaps=strict)
+        below = self.bound(most) if strict else 0.0
+        return self.decoder.prefill(prompt, depth, progress, sampler, go_on=go_on, strict_below=below, answer=answer)
+
+    def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
+        return self.decoder.rounds(max_tokens, stop_tokens)
+
+    def bound(self, depth: int) -> float:
+        """The gap up to which passes of draft depth ``depth`` may decide otherwise than plain decoding.
+
+        Measured once for a depth, on a text of ours; see `measure_bound`.
+        """
+        if depth not in self._bounds:
+            text = self._tokenizer.encode(MEASURED_TEXT)
+            self._bounds[depth] = measure_bound(self._target, text, [depth + 1], self._exchange)
+            self.forget_where_shared()
+        return self._bounds[depth]
+
+    def certify(
+        self,
+        prompt: Sequence[int],
+        answer: Sequence[int],
+        depth: int,
+        sampling: SamplingSettings,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Certificate:
+        try:
+            return certify(self._target, prompt, answer, self.bound(depth), sampling, progress, self._exchange)
+        finally:
+            self.forget_where_shared()
+
+    def forget_where_shared(self) -> None:
+        """After something else went through the other hosts' caches: no text can go on from them."""
+        if self._exchange is not None:
+            self.decoder.forget()

@@ -1,0 +1,189 @@
+"""Workers are killed, stopped and made to crash: the reader of the stream sees nothing of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+
+import pytest
+from cluster_rings import WITH_HEAD, Notes, answer, one_host, ring, wait_until_gone
+from demo import demo, demo_head, prompts
+
+from skulk_core.cluster.frames import START_MARKER
+from skulk_core.cluster.peers import Host
+from skulk_core.cluster.transport import StartedProcess, start
+from skulk_core.errors import ClusterLost, PeerUnreachable
+from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.types import Exactness
+
+NUM_TOKENS = 60
+GREEDY = SamplingSettings()
+DRAWN = SamplingSettings(temperature=0.9, seed=11, presence_penalty=0.3)
+
+
+def encoded(index: int) -> list[int]:
+    tokens: list[int] = demo().tokenizer.encode(prompts()[index])
+    return tokens
+
+
+@cache
+def expected(index: int, depth: int, sampling: SamplingSettings) -> list[int]:
+    return one_host(demo().target, demo_head().head, encoded(index), depth, NUM_TOKENS, sampling)
+
+
+class Cluster:
+    """A ring of three whose hosts can be made unreachable."""
+
+    def __init__(self) -> None:
+        self.notes, self.dead = Notes(), set[str]()
+        self.engine = ring("demo", (0, 2, 5, 8), notes=self.notes, starter=self._start, lease_s=3.0)
+
+    def _start(self, host: Host, arguments: Sequence[str], environment: Mapping[str, str]) -> StartedProcess:
+        if host.name in self.dead:
+            raise PeerUnreachable(host.name, "no answer")
+        return start(host, arguments, environment)
+
+    def pid(self, rank: int) -> int:
+        pid = self.engine.epoch.pids[rank]
+        assert pid is not None
+        return pid
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    with made.engine:
+        yield made
+
+
+def at_round(number: int, act: Callable[[], None]) -> Callable[[int], None]:
+    def after_round(done: int) -> None:
+        if done == number:
+            act()
+
+    return after_round
+
+
+def test_a_killed_rank_costs_no_token(cluster: Cluster) -> None:
+    """Any rank, the decider too: greedy text and drawn text go on where they were."""
+    for turn, (rank, depth, sampling) in enumerate([(0, 3, GREEDY), (2, 2, DRAWN), (1, 0, DRAWN)]):
+        told = len(cluster.notes.lines)
+        gone = os.pidfd_open(cluster.pid(rank))
+        kill = at_round(4, lambda rank=rank: os.kill(cluster.pid(rank), signal.SIGKILL))
+        tokens = answer(cluster.engine, encoded(turn), depth, NUM_TOKENS, sampling, after_round=kill)
+        assert tokens == expected(turn, depth, sampling)
+        assert wait_until_gone([gone])
+        os.close(gone)
+        stats = cluster.engine.stats
+        # a rank that was quick may have said all before it died
+        assert stats.recoveries <= 1
+        lines = cluster.notes.lines[told:]
+        assert len(lines) == stats.recoveries
+        assert all(f"local#{rank + 1}" in line and "signal 9" in line and "none lost" in line for line in lines)
+
+
+def test_a_stopped_rank_is_noticed(cluster: Cluster) -> None:
+    """It holds its connections open for ever: without a deadline the reader would wait as long."""
+    before = cluster.engine.epoch.number
+    stop = at_round(1, lambda: os.kill(cluster.pid(0), signal.SIGSTOP))
+    stopped = os.pidfd_open(cluster.pid(0))
+    # long enough not to be decoded before the signal
+    tokens = answer(cluster.engine, encoded(3), 0, 400, after_round=stop)
+    assert tokens == one_host(demo().target, None, encoded(3), 0, 400)
+    assert cluster.engine.epoch.number == before + 1
+    assert wait_until_gone([stopped])
+    os.close(stopped)
+
+
+def test_a_rank_lost_while_the_prompt_is_read(cluster: Cluster) -> None:
+    prompt = (6 * demo().tokenizer.encode("\n".join(prompts())))[:4500]
+    before = cluster.engine.epoch.number
+    killed: list[int] = []
+
+    def progress(done: int, total: int) -> None:
+        if not killed:
+            killed.append(cluster.pid(1))
+            os.kill(killed[0], signal.SIGKILL)
+
+    first = cluster.engine.prefill(prompt, 2, GREEDY, Exactness.ARGMAX, progress)
+    assert [first] == one_host(demo().target, None, prompt, 0, 1)
+    assert cluster.engine.epoch.number == before + 1
+
+
+def test_two_of_three_hosts_lost_and_then_all_peers(cluster: Cluster) -> None:
+    """What is left takes over, down to this host alone."""
+
+    def lose(*ranks: int) -> None:
+        names = [cluster.engine.epoch.hosts[rank] for rank in ranks]
+        pids = [cluster.pid(rank) for rank in ranks]
+        cluster.dead.update(names)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    long = one_host(demo().target, None, encoded(9), 0, 300)
+    assert answer(cluster.engine, encoded(9), 2, 300, after_round=at_round(2, lambda: lose(1))) == long
+    assert cluster.engine.epoch.hosts == ("local#1", "local#3")
+    assert answer(cluster.engine, encoded(9), 2, 300, after_round=at_round(2, lambda: lose(0))) == long
+    assert cluster.engine.epoch.hosts == ("local#3",)
+    cluster.dead.add("local#3")
+    with pytest.raises(ClusterLost) as lost:
+        answer(cluster.engine, encoded(9), 2, 300, after_round=at_round(2, lambda: os.kill(cluster.pid(0), 9)))
+    assert "no host is left" in str(lost.value)
+    assert "signal 9" in str(lost.value)
+
+
+# what a kernel that refuses an instruction, or a driver that aborts, looks like from outside
+_CRASH = """
+import os, sys
+sys.stdin.buffer.read(4)
+os.write(1, START)
+frame = b'{"kind":"hello","pid":%d,"versions":{}}' % os.getpid()
+os.write(1, len(frame).to_bytes(4, "big") + frame)
+os.write(2, b"illegal instruction\\n")
+os.abort()
+"""
+
+
+def test_a_worker_that_dies_at_load_ends_the_run_with_the_evidence() -> None:
+    """It would be started again and again, and nobody would learn why."""
+    crashed: list[int] = []
+
+    def crashing(host: Host, arguments: Sequence[str], environment: Mapping[str, str]) -> StartedProcess:
+        if host.name == "local#2":
+            return start(host, arguments, environment)
+        script = _CRASH.replace("START", repr(START_MARKER))
+        process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        crashed.append(process.pid)
+        return StartedProcess(host, process)
+
+    with pytest.raises(ClusterLost) as lost, ring("demo", (0, 4, 8), starter=crashing):
+        pass
+    # no retry storm, and each failure is told of with its host, its end and its last words
+    assert len(crashed) == len(lost.value.failures) == 3
+    for failure in lost.value.failures:
+        for said in ("local#1", "signal 6", "illegal instruction"):
+            assert said in failure
+
+
+def test_a_slow_reader_does_not_hold_the_ring_up() -> None:
+    """A terminal that is scrolled back must not make hosts lose one another."""
+    with ring("demo", (0, 4, 8), WITH_HEAD, lease_s=3.0) as engine:
+        first = engine.prefill(encoded(2), 0, GREEDY, Exactness.ARGMAX)
+        rounds = engine.rounds(NUM_TOKENS - 1, frozenset())
+        out = [first, *next(rounds).tokens]
+        # the ring goes on to its end while one round was read
+        while engine.epoch.counts()[0] < 2 * NUM_TOKENS:
+            assert engine.stats.rounds == 1
+        for round_ in rounds:
+            out += round_.tokens
+        assert out == expected(2, 0, GREEDY)
+        assert engine.stats.recoveries == 0

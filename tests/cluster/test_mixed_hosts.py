@@ -1,0 +1,79 @@
+"""Hosts that compute differently, and every kind of cache between them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cluster_shifted_worker
+import mlx.core as mx
+import pytest
+from cli_runner import ROOT
+from cluster_rings import WITH_HEAD, WITH_LOOKUP, Notes, answer, one_host, ring
+from cluster_tiny import save_tiny
+from demo import demo, demo_head, prompts
+
+from skulk_core.cluster.peers import Host
+from skulk_core.cluster.transport import StartedProcess, start
+from skulk_core.heads.ngram import NgramHead
+from skulk_core.models.loading import load
+from skulk_core.runtime.resources import demo_folder
+from skulk_core.sampling.settings import SamplingSettings
+
+DRAWN = SamplingSettings(temperature=0.7, seed=3)
+
+
+def start_shifted(host: Host, arguments: Sequence[str], environment: Mapping[str, str]) -> StartedProcess:
+    """The first rank computes differently."""
+    if host.name != "local#1":
+        return start(host, arguments, environment)
+    process = subprocess.Popen(
+        [sys.executable, cluster_shifted_worker.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    return StartedProcess(host, process)
+
+
+def test_ranks_agree_although_they_compute_differently() -> None:
+    """Only the decider looks at logits: another rank's arithmetic changes the text, never whose text it is.
+
+    The text must be that of one model whose lower layers compute as the first rank's do.
+    """
+    target = load(demo_folder(), "float32").target
+    exact = target.run_layer
+    top_of_first = target.layers[3]
+
+    def run_layer(layer: object, h: mx.array, *rest: object) -> mx.array:
+        out = exact(layer, h, *rest)
+        return cluster_shifted_worker.shifted(out) if layer is top_of_first else out
+
+    target.run_layer = run_layer  # type: ignore[method-assign]
+    notes, prompt = Notes(), demo().tokenizer.encode(prompts()[3])
+    with ring("demo", (0, 4, 8), WITH_HEAD, notes=notes, starter=start_shifted) as engine:
+        for depth, sampling in ((0, SamplingSettings()), (3, SamplingSettings()), (2, DRAWN)):
+            tokens = answer(engine, prompt, depth, 60, sampling)
+            assert tokens == one_host(target, demo_head().head, prompt, depth, 60, sampling)
+    assert notes.lines == []
+    # the arithmetic was different enough to matter
+    assert tokens != one_host(demo().target, demo_head().head, prompt, 2, 60, DRAWN)
+
+
+@pytest.mark.parametrize("name", ["llama-sliding", "qwen3_next"])
+def test_every_kind_of_cache(name: str, tmp_path: Path) -> None:
+    """Windows and recurrent states must commit on every rank what the decider accepted."""
+    folder = save_tiny(name, tmp_path)
+    target = load(folder, "float32").target
+    # a text that repeats itself, so that looking tokens up drafts something that is sometimes right
+    prompt = [5, 9, 17, 33, 65, 2] * 4
+    with ring(folder, (0, 1, 4), WITH_LOOKUP) as engine:
+        for depth in (0, 3):
+            for sampling in (SamplingSettings(), SamplingSettings(temperature=0.2, seed=5)):
+                tokens = answer(engine, prompt, depth, 80, sampling)
+                assert tokens == one_host(target, NgramHead(), prompt, depth, 80, sampling), (depth, sampling)
+    assert engine.stats.drafted > engine.stats.accepted

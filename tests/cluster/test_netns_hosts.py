@@ -1,0 +1,271 @@
+"""Several hosts over real ssh: network namespaces, each with an sshd of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import netns
+import pytest
+from cli_runner import TIMEOUT_S, Argument, Finished, Program, command
+from netns import Cluster
+
+PROMPT = "The server handles each request in a separate thread. If"
+NUM_TOKENS, NUM_LONG = 48, 400
+OURS = ("worker", "host-report")
+
+
+@dataclass
+class Home:
+    """Where `skulk` is started, with a hosts.yaml that names every host."""
+
+    cluster: Cluster
+    program: Program
+
+    def start(self, *arguments: Argument) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self.cluster.at_home(command(arguments)),
+            env=self.program.environment(self.cluster.environment()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: Argument) -> Finished:
+        process = self.start(*arguments)
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            process.kill()
+        return Finished(process.returncode, stdout.decode(), stderr.decode())
+
+    def python(self, code: str, *arguments: Argument) -> str:
+        """What a piece of Python prints, run where `skulk` is started."""
+        done = subprocess.run(
+            self.cluster.at_home([sys.executable, "-c", code, *map(str, arguments)]),
+            env=self.program.environment(self.cluster.environment()),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def decode(self, num_tokens: int, *arguments: Argument) -> dict[str, Any]:
+        finished = self.run("run", "demo", PROMPT, "--max-tokens", str(num_tokens), "--json", *arguments)
+        assert finished.code == 0, finished.stderr
+        return finished.answer
+
+    def assert_nothing_left(self) -> None:
+        """No process of ours and no port but sshd's, on any host."""
+        for host in self.cluster.hosts:
+            for word in OURS:
+                host.wait_gone(word)
+            assert host.listening() == {22, 2222}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    yield from netns.cluster_or_skip(tmp_path_factory.mktemp("hosts") / "cluster", num_hosts=3, num_links=2)
+
+
+@pytest.fixture(scope="module")
+def home(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    program = Program(tmp_path_factory.mktemp("home"), "http://127.0.0.1:9")
+    cluster.write_hosts(program.home / "config")
+    return Home(cluster, program)
+
+
+@pytest.fixture(scope="module")
+def alone(home: Home) -> dict[str, Any]:
+    """What one host writes."""
+    return home.decode(NUM_LONG)
+
+
+def test_hosts_over_ssh_decode_what_one_host_does(home: Home, alone: dict[str, Any]) -> None:
+    """Two other machines and this one: the same tokens, over the link that was asked for and no other."""
+    b = home.cluster["b"]
+    before = b.received_nbytes(link=1)
+    spread = home.decode(NUM_TOKENS, "--peers", "a,b", "--link", "10.77.1.0/24")
+    assert spread["tokens"] == alone["tokens"][:NUM_TOKENS]
+    assert [rank["host"] for rank in spread["ring"]["ranks"]] == ["a", "b", "local"]
+    # half of the hidden rows that the answer alone is made of
+    assert b.received_nbytes(link=1) - before > 256 * 4 * NUM_TOKENS // 2
+    home.assert_nothing_left()
+
+
+# Starts a worker, says its process id, and does with it as it is told.
+HOLD = """
+import sys
+from skulk_core.cluster.frames import read_frame, skip_banner
+from skulk_core.cluster.peers import Host
+from skulk_core.cluster.transport import start
+from skulk_core.formats.hosts import parse_address
+worker = start(Host(name="a", ssh=parse_address(sys.argv[1]), command=(sys.argv[2],)), ["worker"], {"SEEN": "a 'b' $c"})
+assert skip_banner(worker.stdout) is None, worker.failure()
+while (frame := read_frame(worker.stdout))["kind"] != "hello":
+    pass
+print(frame["pid"], flush=True)
+if sys.stdin.readline() == "kill\\n":
+    worker.kill(frame["pid"])
+"""
+
+
+def test_a_worker_outlives_neither_its_launcher_nor_being_stopped(home: Home) -> None:
+    """Nobody logs in everywhere to look for processes that hold memory."""
+    a = home.cluster["a"]
+    for order in ("kill -9 of the launcher", "kill of a stopped worker"):
+        holder = subprocess.Popen(
+            home.cluster.at_home([sys.executable, "-c", HOLD, a.peer, str(a.folder / "skulk")]),
+            env=home.program.environment(home.cluster.environment()),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        pid = int(holder.stdout.readline())
+        assert pid in a.processes("worker")
+        assert b"SEEN=a 'b' $c" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if order.startswith("kill -9"):
+            os.killpg(holder.pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGSTOP)
+            holder.stdin.write("kill\n")
+        holder.communicate(timeout=TIMEOUT_S)
+        home.assert_nothing_left()
+
+
+def test_a_cut_link_does_not_end_the_text(home: Home, alone: dict[str, Any]) -> None:
+    """The stream goes on without the host, as one host alone would have written it."""
+    process = home.start("run", "demo", PROMPT, "--max-tokens", str(NUM_LONG), "--peers", "a")
+    a = home.cluster["a"]
+    try:
+        assert process.stdout is not None
+        seen = process.stdout.read(1)
+        assert seen, process.communicate()
+        a.set_link(up=False, link=0)
+        a.set_link(up=False, link=1)
+        rest, said = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()
+        for link in (0, 1):
+            a.set_link(up=True, link=link)
+    assert (seen + rest).decode() == alone["text"] + "\n", said.decode()
+    assert process.returncode == 0
+    assert "a: " in said.decode()
+    home.assert_nothing_left()
+
+
+def test_what_is_wrong_with_a_host_has_a_name_and_an_advice(home: Home, tmp_path: Path) -> None:
+    """Each mistake as its own type, all in one look; a banner of the login is none."""
+    a, b, c = home.cluster.hosts
+    good = home.cluster.write_program(a, {})
+    noisy = script(tmp_path / "noisy", 'echo "Welcome! $(date)"', f'exec {good} "$@"')
+    old = script(tmp_path / "old", 'echo "Error: No such command: $1" >&2', "exit 2")
+    home.cluster.forget_host_key(b)
+    keys = c.folder / "authorized_keys"
+    kept = keys.read_text()
+    keys.write_text("")
+    address = a.addresses[0]
+    config = tmp_path / "config"
+    home.cluster.write_hosts(
+        config,
+        a={"ssh": a.peer, "command": str(noisy)},
+        old={"ssh": f"root@{address}:2222", "command": str(old)},
+        gone={"ssh": "root@10.77.0.77"},
+        closed={"ssh": f"root@{address}:2223"},
+        empty={"ssh": f"root@{a.addresses[1]}", "command": "/nowhere/skulk"},
+    )
+    try:
+        finished = Home(home.cluster, Program(tmp_path, "http://127.0.0.1:9")).run("peers", "--json", "--model", "demo")
+    finally:
+        home.cluster.remember_host_key(b)
+        keys.write_text(kept)
+    assert finished.code == 1, finished.stderr
+    answer = json.loads(finished.stdout)
+    found = {one["host"]: one for one in answer["hosts"]}
+    assert {name: one.get("error") for name, one in found.items()} == {
+        "a": None,
+        "b": "HostKeyRefused",
+        "c": "LoginRefused",
+        "old": "SkulkMissing",
+        "gone": "PeerUnreachable",
+        "closed": "PeerUnreachable",
+        "empty": "SkulkMissing",
+        "local": None,
+    }
+    assert f"`ssh {b.peer}`" in found["b"]["advice"]
+    assert f"ssh -T -p 2223 root@{address} true" in found["closed"]["advice"]
+    assert "/nowhere/skulk" in found["empty"]["message"]
+    assert "refused" in found["closed"]["message"]
+    assert {one["address"] for one in found["a"]["interfaces"]} == {*a.addresses, "127.0.0.1"}
+    assert found["a"]["model"]["missing"] == 0
+    assert found["a"]["model"]["nbytes"] > 0
+    home.assert_nothing_left()
+
+
+def test_one_machine_twice_and_another_version_are_refused(home: Home, tmp_path: Path) -> None:
+    """Before anything is loaded, naming the host and what differs."""
+    a, b, _ = home.cluster.hosts
+    (tmp_path / "other" / "mlx_lm-0.31.0.dist-info").mkdir(parents=True)
+    metadata = "Metadata-Version: 2.1\nName: mlx-lm\nVersion: 0.31.0\n"
+    (tmp_path / "other" / "mlx_lm-0.31.0.dist-info" / "METADATA").write_text(metadata)
+    settings = {"PYTHONPATH": f"{tmp_path / 'other'}:{netns.ROOT}"}
+    program = home.cluster.write_program(a, {})
+    home.cluster.write_hosts(
+        tmp_path / "config",
+        again={"ssh": f"root@{a.addresses[1]}", "command": str(program)},
+        b={"ssh": b.peer, "command": str(home.cluster.write_program(b, settings))},
+    )
+    here = Home(home.cluster, Program(tmp_path, "http://127.0.0.1:9"))
+    here.run("plan", "demo", "--peers", "a,again,local:0").assert_fails(2, "again: is the same machine as a", "local:0")
+    other = here.run("plan", "demo", "--peers", "b")
+    other.assert_fails(1, "b: the version of mlx-lm is 0.31.0, on local it is")
+    home.cluster.write_program(b, {})
+
+
+def test_a_plan_says_where_every_rank_listens(home: Home) -> None:
+    """With the bytes of every part. A host that is told to use one link is spoken to by it, from both sides."""
+    finished = home.run("plan", "demo", "--peers", "a,b,local", "--split", "4,3,1", "--link", "b=link1", "--json")
+    assert finished.code == 0, finished.stderr
+    stages = finished.answer["stages"]
+    assert [stage["layers"] for stage in stages] == [[0, 4], [4, 7], [7, 8]]
+    assert [stage["link"]["address"] for stage in stages] == ["10.77.0.1", "10.77.1.2", "10.77.1.254"]
+    assert sum(stage["parts"]["layers"] for stage in stages) == sum(finished.answer["layer_nbytes"])
+
+
+def script(file: Path, *lines: str) -> Path:
+    """A program of a host."""
+    file.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    file.chmod(0o755)
+    return file
+
+
+def test_the_hosts_of_the_tests_leave_nothing_behind(tmp_path: Path) -> None:
+    """A test run must not fill the machine with namespaces and sshds."""
+    if netns.missing():
+        pytest.skip(netns.missing())
+    before = set(netns.namespaces())
+    pids: list[int] = []
+
+    def interrupted() -> None:
+        with Cluster(tmp_path / "own", num_hosts=1) as own:
+            pids.extend(own["a"].pids())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert pids
+    assert set(netns.namespaces()) == before
+    assert not (tmp_path / "own").exists()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)

@@ -1,0 +1,112 @@
+"""`--push`: a host that has nothing gets the files of its layers, whole and verified, and computes with them."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import netns
+import pytest
+from cli_checkpoints import DEMO, DEMO_SIDECAR, read_file, write_file
+from cli_runner import Program
+from netns import Cluster
+from test_netns_hosts import Home
+
+from skulk_core.cluster.receiving import RECEIVED_FILE, Announced, receive, sha256_of
+from skulk_core.errors import FileError
+
+ANSWER = ("The server handles each", "--max-tokens", "24", "--sidecar", DEMO_SIDECAR, "--draft-depth", "2", "--json")
+
+# What `run --push` does before anything is loaded, for layers 0 to 3 and the embedding.
+PUSH = """
+import sys
+from pathlib import Path
+from skulk_core.cluster.peers import Host
+from skulk_core.cluster.push import Pusher
+from skulk_core.formats.hosts import parse_address
+from skulk_core.hub.headers import read_checkpoint_headers
+folder, program, peer = sys.argv[1:]
+needed = lambda name: "embed" in name or any(f"layers.{layer}." in name for layer in range(4))
+pusher = Pusher(Path(folder), read_checkpoint_headers(Path(folder)))
+print(pusher.push(Host(name="a", ssh=parse_address(peer), command=(program,)), needed))
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    yield from netns.cluster_or_skip(tmp_path / "cluster", num_hosts=1)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The demo in files of two layers each, and a fifth."""
+    folder = tmp_path / "my 'model'"
+    folder.mkdir()
+    for file in DEMO.glob("*.json"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    tensors, _ = read_file(DEMO / "model.safetensors")
+    weight_map = {}
+    for name in tensors:
+        layer = re.search(r"layers\.(\d+)\.", name)
+        weight_map[name] = f"model-{int(layer[1]) // 2 + 1 if layer else 5:05}-of-00005.safetensors"
+    for file_name in set(weight_map.values()):
+        write_file(folder / file_name, {name: one for name, one in tensors.items() if weight_map[name] == file_name})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+def test_a_host_without_the_model_gets_its_part_and_goes_on_where_a_copy_broke(
+    cluster: Cluster, model: Path, tmp_path: Path
+) -> None:
+    program = Program(tmp_path, "http://127.0.0.1:9")
+    cluster.write_hosts(program.home / "config")
+    home, a = Home(cluster, program), cluster["a"]
+    run = ("run", model, *ANSWER)
+    alone = home.run(*run)
+    assert alone.code == 0, alone.stderr
+    spread = home.run(*run, "--peers", "a", "--split", "4,4", "--push")
+    assert spread.code == 0, spread.stderr
+    assert spread.answer["tokens"] == alone.answer["tokens"]
+
+    (place,) = (a.folder / "home" / ".cache" / "skulk" / "pushed").iterdir()
+    held = {file.name for file in place.glob("*.safetensors")}
+    # layers 0 to 3, and the embedding
+    assert held == {f"model-{number:05}-of-00005.safetensors" for number in (1, 2, 5)}
+    assert not list(place.glob("*.part"))
+    for name in held:
+        assert sha256_of(place / name) == sha256_of(model / name)
+
+    # a copy that broke in the middle, and a file that another program has spoilt
+    broken, spoilt = (place / f"model-0000{number}-of-00005.safetensors" for number in (1, 2))
+    content = broken.read_bytes()
+    broken.unlink()
+    (place / f"{broken.name}.part").write_bytes(content[: len(content) // 2])
+    spoilt.write_bytes(b"\0" * spoilt.stat().st_size)
+    assert home.python(PUSH, model, a.folder / "skulk", a.peer) == f"{place}\n"
+    assert broken.read_bytes() == content
+    assert sha256_of(spoilt) == sha256_of(model / spoilt.name)
+    home.assert_nothing_left()
+
+
+def test_only_what_was_announced_gets_its_name(tmp_path: Path) -> None:
+    """A file is used as soon as it has its name: by then it must be the one that was sent."""
+    good = tmp_path / "good"
+    good.write_bytes(b"weights")
+    announced = Announced(7, sha256_of(good))
+    folder = tmp_path / "place"
+    assert receive(folder, {"w": announced}) == {"w": 0}
+    part = folder / "w.part"
+    part.write_bytes(b"wei")
+    assert receive(folder, {"w": announced}) == {"w": 3}
+    part.write_bytes(b"weighty")
+    assert receive(folder, {"w": announced}) == {"w": 0}
+    assert not part.exists()
+    part.write_bytes(b"weights")
+    assert receive(folder, {"w": announced}) == {}
+    assert (folder / "w").read_bytes() == b"weights"
+    assert {file.name for file in folder.iterdir()} == {"w", RECEIVED_FILE}
+    # spoilt afterwards: what was remembered of it does not hold any more
+    (folder / "w").write_bytes(b"nothing")
+    assert receive(folder, {"w": announced}) == {"w": 0}
+    with pytest.raises(FileError, match="not a plain file name"):
+        receive(folder, {"../w": announced})
