@@ -45,7 +45,8 @@ class Chat:
         with self.reporter.working():
             policy = make_policy(self.loaded, settings, self.reporter, depth)
         self.depth, self.request = depth, replace(self.request, depth=policy)
-        self.read_again = depth == "auto"
+        # measuring may have read another text with the head
+        self.read_again = self.read_again or depth == "auto"
 
     def sample(self, settings: SamplingSettings) -> None:
         """Choose tokens so from now on. Raises `OptionError`."""

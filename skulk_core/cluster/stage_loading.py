@@ -59,7 +59,7 @@ def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) ->
     identity = identity_of(model.config, _weight_files(source, model))
     drafter, facts = (None, DrafterFacts())
     if assignment.decides:
-        drafter, facts = _drafter(assignment.drafting, source, model, on_progress)
+        drafter, facts = _drafter(assignment.drafting, source, model, assignment.size, on_progress)
     return LoadedStage(model, identity, drafter, facts)
 
 
@@ -68,14 +68,14 @@ def _weight_files(source: ModelSource, model: LoadedModel) -> list[Path]:
 
 
 def _drafter(
-    asked: Drafting, source: ModelSource, model: LoadedModel, on_progress: OnProgress | None
+    asked: Drafting, source: ModelSource, model: LoadedModel, num_hosts: int, on_progress: OnProgress | None
 ) -> tuple[DraftHead | None, DrafterFacts]:
     if asked.how == "none":
         return None, DrafterFacts(plain_because="plain decoding was asked for")
     if asked.how == "ngram":
         return NgramHead(), DrafterFacts(NGRAM_NAME)
     try:
-        return _head(asked, source, model, on_progress)
+        return _head(asked, source, model, num_hosts, on_progress)
     except SkulkError as error:
         if not asked.allow_plain:
             raise
@@ -83,11 +83,11 @@ def _drafter(
 
 
 def _head(
-    asked: Drafting, source: ModelSource, model: LoadedModel, on_progress: OnProgress | None
+    asked: Drafting, source: ModelSource, model: LoadedModel, num_hosts: int, on_progress: OnProgress | None
 ) -> tuple[DraftHead | None, DrafterFacts]:
     catalog = Catalog.known()
     sidecar = None if asked.sidecar is None else parse_sidecar(asked.sidecar)
-    found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, on_progress)
+    found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, on_progress, num_hosts)
     if isinstance(found, NoHead):
         if asked.needed and not asked.allow_plain:
             raise NoDraftHead(str(source), found.looked_in)

@@ -49,14 +49,15 @@ def find_head(
     sidecar: FileRef | FolderRef | RepoRef | None,
     catalog: Catalog,
     on_progress: OnProgress | None = None,
+    num_hosts: int = 1,
 ) -> HeadFound | NoHead:
-    """The head to draft with; ``sidecar`` is the user's choice and wins.
+    """The head to draft with on ``num_hosts`` hosts; ``sidecar`` is the user's choice and wins.
 
     Raises `FileError`, `FormatError`, `SidecarError` and the Hub's errors for a head that is known and cannot be had;
     of these `AssistantMissing` for a draft model that the catalog names.
     """
     if sidecar is not None:
-        return _chosen(sidecar, catalog, on_progress)
+        return _chosen(sidecar, catalog, on_progress, num_hosts)
     if isinstance(source.ref, DemoRef):
         return HeadFound(sidecar_head(demo_sidecar()), "demo sidecar", "comes with the demo", None, DEMO_DEPTH)
     own = own_head(headers)
@@ -69,7 +70,8 @@ def find_head(
     entry = resolution.entries[0]
     snapshot = _fetched(source, entry, on_progress)
     files = head_in(snapshot.path)
-    return HeadFound(files, entry.repo, resolution.because, entry.conventions, entry.depth(1), steps, snapshot, entry)
+    depth = entry.depth(num_hosts)
+    return HeadFound(files, entry.repo, resolution.because, entry.conventions, depth, steps, snapshot, entry)
 
 
 def _fetched(source: ModelSource, entry: SidecarEntry | AssistantEntry, on_progress: OnProgress | None) -> Snapshot:
@@ -82,7 +84,9 @@ def _fetched(source: ModelSource, entry: SidecarEntry | AssistantEntry, on_progr
         raise AssistantMissing(str(source), entry.repo, entry.revision, error) from error
 
 
-def _chosen(sidecar: FileRef | FolderRef | RepoRef, catalog: Catalog, on_progress: OnProgress | None) -> HeadFound:
+def _chosen(
+    sidecar: FileRef | FolderRef | RepoRef, catalog: Catalog, on_progress: OnProgress | None, num_hosts: int
+) -> HeadFound:
     match sidecar:
         case FileRef(path):
             return HeadFound(sidecar_head(path), str(path), "chosen by --sidecar")
@@ -93,4 +97,5 @@ def _chosen(sidecar: FileRef | FolderRef | RepoRef, catalog: Catalog, on_progres
     files = head_in(snapshot.path)
     if not isinstance(entry, HeadEntry):
         return HeadFound(files, str(sidecar), "chosen by --sidecar", snapshot=snapshot)
-    return HeadFound(files, str(sidecar), "chosen by --sidecar", entry.conventions, entry.depth(1), (), snapshot, entry)
+    depth = entry.depth(num_hosts)
+    return HeadFound(files, str(sidecar), "chosen by --sidecar", entry.conventions, depth, (), snapshot, entry)
