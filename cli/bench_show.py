@@ -62,7 +62,11 @@ def show_receipt(receipt: "Receipt") -> None:
 def _drawn(table: Table, title: str) -> Drawn:
     drawn = Drawn(title=Text(visible(title)), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for at, (name, right) in enumerate(table.columns):
-        drawn.add_column(Text(visible(name)), justify="right" if right else "left", no_wrap=right or at == 0)
+        # arms must be told apart, however narrow the terminal
+        least = max(len(row[0]) for row in table.rows) if at == 0 and table.rows else None
+        drawn.add_column(
+            Text(visible(name)), justify="right" if right else "left", no_wrap=right or at == 0, min_width=least
+        )
     for row in table.rows:
         drawn.add_row(*(Text(visible(cell)) for cell in row))
     return drawn

@@ -152,7 +152,10 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "Use a private network or a tunnel; --allow-public-link takes it nevertheless.",
         EXIT_FAILED,
     ),
-    errors.SplitError: ("`skulk plan MODEL --peers ...` shows where the model may be divided.", EXIT_USAGE),
+    errors.SplitError: (
+        "--split has a number of layers for each rank in turn, this host's last, as 20,12.",
+        EXIT_USAGE,
+    ),
     errors.PlanDoesNotFit: (
         "Add a host, take a smaller or more quantised model or a shorter --context, or free memory there.",
         EXIT_FAILED,

@@ -144,7 +144,7 @@ def _listed(ref: DemoRef | FolderRef | FileRef | RepoRef) -> RepoRef | None:
 def _table(weighed: "Weighed", needs: "ModelBytes", plan: "Plan") -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("rank", "host", "layers", "weights", "head", "caches", "working", "needed", "available", "time"):
-        table.add_column(name, justify="left" if name == "host" else "right", overflow="fold")
+        table.add_column(name, justify="left" if name == "host" else "right", overflow="fold", min_width=len(name))
     for rank, stage in enumerate(plan.stages):
         need = stage.need
         sizes = (need.layers + need.parts, need.head, need.caches, need.working, need.total, stage.available_nbytes)

@@ -159,7 +159,7 @@ def notes(case: Case) -> list[str]:
     compared = [arm.certificate.compared for arm in case.arms if arm.certificate is not None]
     if compared:
         said.append(f"{max(compared)} tokens of every arm were compared with plain decoding (certificate).")
-    if case.drift is not None:
+    if case.drift is not None and case.turns > 1:
         least, greatest = min(case.reference_by_turn) - 1, max(case.reference_by_turn) - 1
         said.append(
             f"Drift: {case.reference} took {abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time in the "

@@ -1,11 +1,11 @@
 """What one worker is told: its place in the ring, its layers, and what the decider drafts with."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from skulk_core.types import LayerRange
+from skulk_core.types import Conventions, LayerRange
 
 
 class Shard(StrEnum):
@@ -71,4 +71,7 @@ def read_assignment(frame: Mapping[str, Any]) -> Assignment:
     """What `Assignment.as_frame` wrote."""
     values = {name: frame[name] for name in Assignment.__dataclass_fields__}
     drafting = Drafting(**values.pop("drafting"))
+    # JSON has no enumerations, and a convention that is only equal to one would be taken for another
+    overrides = {name: type(getattr(Conventions(), name))(value) for name, value in drafting.overrides.items()}
+    drafting = replace(drafting, overrides=overrides)
     return Assignment(**{**values, "shard": Shard(values["shard"]), "drafting": drafting})

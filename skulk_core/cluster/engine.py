@@ -20,7 +20,16 @@ from skulk_core.decode.decoder import Progress
 from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.engine import Engine
 from skulk_core.decode.stats import Round, Stats
-from skulk_core.errors import ClusterError, ClusterLost, PeerError, SkulkError, WorkerFailed
+from skulk_core.errors import (
+    ClusterError,
+    ClusterLost,
+    ContextError,
+    OptionError,
+    PeerError,
+    PromptError,
+    SkulkError,
+    WorkerFailed,
+)
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
@@ -125,6 +134,8 @@ class ClusterEngine(Engine):
         }
         self._journal = Journal(self._text, tuple(prompt), request, list(answer), go_on)
         self._stats = Stats(chose_depth=request["depth"] == AUTO, prompt_tokens=len(prompt))
+        if self._epoch is None:
+            self._begin_epoch()
         try:
             return self._surviving(partial(self._read_prompt, progress))
         except BaseException:
@@ -195,7 +206,12 @@ class ClusterEngine(Engine):
     def _begin_epoch(self) -> None:
         members = self._recovery.next_members()
         self._epoch = Epoch(members, self._hooks.check, starter=self._starter, lease_s=self._lease_s)
-        self._epoch.begin(self._hooks.on_loading)
+        try:
+            self._epoch.begin(self._hooks.on_loading)
+        except BaseException:
+            # half formed, Ctrl-C included: nothing can be asked of it
+            self._close_lost()
+            raise
 
     def _close_lost(self) -> None:
         if self._epoch is not None:
@@ -208,7 +224,7 @@ class ClusterEngine(Engine):
             try:
                 return step()
             except (ClusterError, PeerError) as error:
-                if isinstance(error, ClusterLost):
+                if isinstance(error, ClusterLost) or _is_the_users(error):
                     raise
                 self._recover(error)
 
@@ -223,7 +239,7 @@ class ClusterEngine(Engine):
                 self._read_prompt(None)
                 break
             except (ClusterError, PeerError) as next_error:
-                if isinstance(next_error, ClusterLost):
+                if isinstance(next_error, ClusterLost) or _is_the_users(next_error):
                     raise
                 error = next_error
         cost_s = time.monotonic() - began_s
@@ -234,6 +250,8 @@ class ClusterEngine(Engine):
             f"{lost}: went on as epoch {self.epoch.number} on {', '.join(self.epoch.hosts)} after {cost_s:.1f} s, "
             f"{read} tokens read again, none lost"
         )
+        # other hosts, or the same ones anew: what rounds take has to be learnt again
+        self._pace = Pace()
         self._base, self._asked = self._counts(), False
 
     def _read_prompt(self, progress: Progress | None) -> int:
@@ -244,7 +262,9 @@ class ClusterEngine(Engine):
         journal.go_on = False
         stats = self._stats
         stats.prefill_s += first["prefill_s"]
-        stats.synchronisations, stats.draft_depth = first["synchronisations"], first["most"]
+        stats.synchronisations += first["synchronisations"]
+        # after a recovery perhaps less: what was drafted before was drafted so deep
+        stats.draft_depth = max(stats.draft_depth, first["most"])
         stats.reused_tokens = first["reused"]
         if not journal.answer:
             journal.answer.append(first["token"])
@@ -260,7 +280,8 @@ class ClusterEngine(Engine):
         frame = self._heard("round", journal.text, self._pace.deadline_s)
         if frame["kind"] == "done":
             return None
-        self._pace.took(time.monotonic() - began_s)
+        # a slow reader finds rounds waiting: they took longer than it waited for them
+        self._pace.took(max(frame["took_s"], time.monotonic() - began_s))
         round_ = read_round(frame)
         journal.took(round_)
         self._recovery.progressed()
@@ -289,3 +310,9 @@ class ClusterEngine(Engine):
         messages, nbytes = self._counts()
         self._stats.messages += messages - self._base[0]
         self._stats.message_nbytes += nbytes - self._base[1]
+
+
+def _is_the_users(error: SkulkError) -> bool:
+    """Whether a worker refused what it was asked for, as every other worker would."""
+    asked = (OptionError, PromptError, ContextError)
+    return isinstance(error, WorkerFailed) and error.error in [kind.__name__ for kind in asked]

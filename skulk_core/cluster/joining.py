@@ -4,6 +4,7 @@ The files are pipes, so that nothing is left on a disk whatever ends the process
 """
 
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,9 @@ import mlx.core as mx
 
 from skulk_core.cluster.links import with_new_sockets
 from skulk_core.errors import RingError
+
+# Neighbours have loaded by then. Less than the launcher waits, which so learns who failed.
+_JOIN_S = 45
 
 
 class Reserved:
@@ -39,8 +43,11 @@ class Reserved:
 def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str]) -> tuple[Any, list[int]]:
     """The group, and its sockets. ``settings`` are environment variables; ``files`` those that name a file, by content.
 
-    Raises `RingError`.
+    Raises `RingError`. MLX holds the interpreter while it waits for neighbours, so that no thread of ours can end the
+    process then; where they never come, a signal does.
     """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_JOIN_S)
     opened = []
     for name, content in files.items():
         reader, writer = os.pipe()
@@ -55,5 +62,6 @@ def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str]) ->
     except (RuntimeError, ValueError) as error:
         raise RingError(f"no {backend} group: {error}") from error
     finally:
+        signal.alarm(0)
         for reader in opened:
             os.close(reader)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from skulk_core.cluster.frames import FrameError, read_frame, skip_banner, write_frame
 from skulk_core.cluster.peers import Host
-from skulk_core.cluster.receiving import PART_SUFFIX, Announced, sha256_of
+from skulk_core.cluster.receiving import PART_SUFFIX, RECEIVED_FILE, Announced, sha256_of
 from skulk_core.cluster.ssh import ssh_options, why_it_ended
 from skulk_core.cluster.transport import start
 from skulk_core.errors import FileError, PeerError, ProgramMissing
@@ -44,7 +44,9 @@ class Pusher:
         weights = {tensor.file for tensor in self._headers.model}
         wanted = sorted({tensor.file for tensor in self._headers.model if needed(tensor.name)})
         beside = [
-            file for file in sorted(self._folder.iterdir()) if file.suffix in _BESIDE and file.name != ELSEWHERE_FILE
+            file
+            for file in sorted(self._folder.iterdir())
+            if file.suffix in _BESIDE and file.name not in (ELSEWHERE_FILE, RECEIVED_FILE)
         ]
         remote = f"{_FOLDER}/{self._name(weights)}"
         with tempfile.TemporaryDirectory(prefix="skulk-push-") as scratch:
@@ -128,7 +130,10 @@ def _copy(host: Host, file: Path, remote: str, *, resume: bool, scratch: Path) -
 def _sftp(host: Host, lines: Sequence[str], folder: Path) -> None:
     assert host.ssh is not None
     port = [] if host.ssh.port is None else ["-P", str(host.ssh.port)]
-    command = ["sftp", *ssh_options(), *port, "-b", "-", "--", host.ssh.login]
+    # sftp takes what follows a colon for a path: an IPv6 address needs brackets, which ssh would not take
+    user, at, name = host.ssh.login.rpartition("@")
+    login = f"{user}{at}[{name}]" if ":" in name else host.ssh.login
+    command = ["sftp", *ssh_options(), *port, "-b", "-", "--", login]
     try:
         process = subprocess.Popen(
             command,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from skulk_core.cluster.epoch import Member
 from skulk_core.cluster.peers import Host
-from skulk_core.errors import ClusterLost, SkulkError
+from skulk_core.errors import ClusterLost, PeerError, SkulkError
 
 # Ranks, layers and addresses for an epoch on these hosts. Raises `SkulkError` if the model does not fit them.
 Place = Callable[[int, Sequence[Host]], Sequence[Member]]
@@ -47,6 +47,9 @@ class Recovery:
         self._epoch += 1
         try:
             return self._place(self._epoch, self.hosts)
+        except PeerError:
+            # a host that cannot be reached: it is tried again, then left out
+            raise
         except SkulkError as error:
             if not self.failures:
                 raise

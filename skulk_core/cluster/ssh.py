@@ -60,7 +60,7 @@ def _word(word: str) -> str:
 def kill_script(pid: int) -> str:
     """The line that ends the process ``pid`` if it is one of ours: by now the number may be another's."""
     look = f"{{ tr '\\0' ' ' </proc/{pid}/cmdline || ps -o args= -p {pid}; }} 2>/dev/null"
-    return f'exec sh -c {shlex.quote(f"""case "$({look})" in *worker*) kill -9 {pid};; esac""")}'
+    return f'exec sh -c {shlex.quote(f"""case "$({look})" in *worker*--lease*) kill -9 {pid};; esac""")}'
 
 
 # Of OpenSSH's client, whose messages are in English whatever the language.

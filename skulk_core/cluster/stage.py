@@ -1,11 +1,16 @@
 """A rank that decides nothing: it commits what the header says, runs its layers and passes the rows on."""
 
+from itertools import count
+
 import mlx.core as mx
 
 from skulk_core.cluster.header import FIRST_TOKEN, HEADER_SIZE, Flag, Header, unpacked
 from skulk_core.cluster.links import Links
 from skulk_core.errors import RingError
 from skulk_core.models.base import Activations, Target
+
+# Windows between releases of MLX's buffer cache, as in the decoder: growing key buffers leave freed ones behind.
+WINDOWS_BETWEEN_CLEARS = 256
 
 
 class Stage:
@@ -18,8 +23,10 @@ class Stage:
 
     def serve(self) -> None:
         """One window after another. Raises `RingError`, and `RuntimeError` where a neighbour was lost."""
-        while True:
+        for number in count(1):
             self.serve_one()
+            if number % WINDOWS_BETWEEN_CLEARS == 0:
+                mx.clear_cache()
 
     def serve_one(self) -> None:
         """Wait for a window, run it, pass it on."""
@@ -55,6 +62,7 @@ class Stage:
         """What the decider kept of the window before."""
         if header.flags & Flag.NEW_TEXT:
             self._caches = self._target.make_caches()
+            mx.clear_cache()
         elif self._caches.pending:
             self._caches.commit(header.committed)
         if self._caches.rows != header.position:

@@ -5,11 +5,14 @@ tokens are never worked out elsewhere. mlx-lm's `shard` cuts the layers; embeddi
 whole, on the decider.
 """
 
+from itertools import count
+
 import mlx.core as mx
 
 from skulk_core.cluster.header import FIRST_TOKEN, HEADER_SIZE, Flag, Header, unpacked
 from skulk_core.cluster.lap import Windows
 from skulk_core.cluster.links import Links
+from skulk_core.cluster.stage import WINDOWS_BETWEEN_CLEARS
 from skulk_core.decode.exchange import Exchange
 from skulk_core.errors import RingError
 from skulk_core.models.base import Activations, Target
@@ -59,8 +62,10 @@ class Follower:
 
     def serve(self) -> None:
         """One window after another. Raises `RingError`, and `RuntimeError` where a rank was lost."""
-        while True:
+        for number in count(1):
             mx.eval(self._run(*self._told()))
+            if number % WINDOWS_BETWEEN_CLEARS == 0:
+                mx.clear_cache()
 
     def _told(self) -> tuple[Header, mx.array]:
         """Wait for a window."""
@@ -79,6 +84,7 @@ class Follower:
         """The window's rows after every layer, which nobody reads: what counts is what was added up on the way."""
         if header.flags & Flag.NEW_TEXT:
             self._caches = self._target.make_caches()
+            mx.clear_cache()
         elif self._caches.pending:
             self._caches.commit(header.committed)
         if self._caches.rows != header.position:

@@ -32,6 +32,10 @@ def run_worker(stdin: BinaryIO, stdout: BinaryIO, measure: Measure, lease_s: flo
         # MLX says so of its operations, the ring's among them
         traceback.print_exc()
         control.say("failed", error="RuntimeError", message=str(error).splitlines()[0] if str(error) else "no reason")
+    except Exception as error:  # noqa: BLE001
+        # nobody foresaw it: told all the same, and no thread of MLX is waited for
+        traceback.print_exc()
+        control.say("failed", error=type(error).__name__, message=str(error) or type(error).__name__)
     sys.stderr.flush()
     os._exit(EXIT_FAILED)
 

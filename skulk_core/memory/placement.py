@@ -157,7 +157,10 @@ def _chosen_edges(model: ModelBytes, hosts: Sequence[Capacity], split: Sequence[
     if len(split) != len(hosts):
         raise SplitError(f"--split {said} has {len(split)} numbers for {len(hosts)} hosts")
     if min(split) < 1 or sum(split) != model.num_layers:
-        raise SplitError(f"--split {said}: the numbers must be at least 1 and make {model.num_layers} layers together")
+        raise SplitError(
+            f"--split {said}: the numbers must be at least 1 and make {model.num_layers} layers together; "
+            f"{_legal(model)}"
+        )
     edges = _sums(split)
     for edge in edges[1:-1]:
         if edge not in model.split_points:

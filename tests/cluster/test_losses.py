@@ -14,7 +14,7 @@ from demo import demo, demo_head, prompts
 from skulk_core.cluster.frames import START_MARKER
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.transport import StartedProcess, start
-from skulk_core.errors import ClusterLost, PeerUnreachable
+from skulk_core.errors import ClusterLost, PeerUnreachable, WorkerFailed
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
@@ -187,3 +187,15 @@ def test_a_slow_reader_does_not_hold_the_ring_up() -> None:
             out += round_.tokens
         assert out == expected(2, 0, GREEDY)
         assert engine.stats.recoveries == 0
+
+
+def test_what_the_decider_refuses_in_words_is_no_loss() -> None:
+    """A bias for a token that the model has not: starting the workers anew would not make it right."""
+    notes = Notes()
+    asked = SamplingSettings(temperature=0.7, logit_bias=((10**8, 1.0),))
+    with ring("demo", (0, 4, 8), WITH_HEAD, notes=notes) as engine:
+        with pytest.raises(WorkerFailed, match="100000000=1.0") as caught:
+            answer(engine, demo().tokenizer.encode(prompts()[0]), 2, 10, asked)
+        assert engine.epoch.number == 1
+    assert caught.value.error == "OptionError"
+    assert notes.lines == []

@@ -9,17 +9,21 @@ from pathlib import Path
 import cluster_shifted_worker
 import mlx.core as mx
 import pytest
+from assistants import ASSISTANT, PROMPTS, TARGET, assistant
+from assistants import target as gemma
 from cli_runner import ROOT
 from cluster_rings import WITH_HEAD, WITH_LOOKUP, Notes, answer, one_host, ring
 from cluster_tiny import save_tiny
 from demo import demo, demo_head, prompts
 
+from skulk_core.cluster.assignment import Drafting
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.transport import StartedProcess, start
 from skulk_core.heads.ngram import NgramHead
 from skulk_core.models.loading import load
 from skulk_core.runtime.resources import demo_folder
 from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.types import PositionRule
 
 DRAWN = SamplingSettings(temperature=0.7, seed=3)
 
@@ -77,3 +81,17 @@ def test_every_kind_of_cache(name: str, tmp_path: Path) -> None:
                 tokens = answer(engine, prompt, depth, 80, sampling)
                 assert tokens == one_host(target, NgramHead(), prompt, depth, 80, sampling), (depth, sampling)
     assert engine.stats.drafted > engine.stats.accepted
+
+
+def test_gemma_4_with_its_assistant() -> None:
+    """The assistant reads keys and values of the decider's layers: on a ring they must be those of one host.
+
+    Windows of 24 rows, and texts beyond them.
+    """
+    drafting = Drafting("head", str(ASSISTANT), overrides={"position_rule": PositionRule.LAST_COMMITTED}, needed=True)
+    prompt = gemma().tokenizer.encode(PROMPTS[0])
+    with ring(TARGET, (0, 1, 4, 6), drafting) as engine:
+        for depth, sampling in ((0, SamplingSettings()), (3, SamplingSettings()), (2, DRAWN)):
+            tokens = answer(engine, prompt, depth, 80, sampling)
+            assert tokens == one_host(gemma().target, assistant().head, prompt, depth, 80, sampling), (depth, sampling)
+    assert engine.stats.accepted > 0
