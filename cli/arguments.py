@@ -14,6 +14,7 @@ def complete(arguments: Sequence[str], optional: Collection[str]) -> list[str]:
         if argument == "--":
             return [*completed, *arguments[position:]]
         rest = arguments[position + 1 : position + 2]
-        alone = not rest or (rest[0].startswith("-") and rest[0] != "-")
+        # a negative number is a value, and the command says what it thinks of it
+        alone = not rest or (rest[0].startswith("-") and rest[0] != "-" and not rest[0][1:2].isdigit())
         completed.append(f"{argument}=" if argument in optional and alone else argument)
     return completed

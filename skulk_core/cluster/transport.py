@@ -87,7 +87,9 @@ class StartedProcess:
         threading.Thread(target=_kill_there, args=(self.place, pid), name=f"kill on {self.host}").start()
 
     def stderr_tail(self) -> str:
-        """The last lines that it wrote to stderr, ssh's own among them."""
+        """The last lines that it wrote to stderr, ssh's own among them; all of them once it ended."""
+        if self._process.poll() is not None:
+            self._reader.join(_REAP_S)
         return "\n".join(self._tail.copy())
 
     def failure(self) -> PeerError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTING = tuple(
-    f"skulk_core.{name}" for name in ("models", "heads", "cache", "sampling", "decode", "cluster", "bench")
+    f"skulk_core.{name}" for name in ("numerics", "models", "heads", "cache", "sampling", "decode", "cluster", "bench")
 )
 EXEMPT = (*COMPUTING, "skulk_core.runtime.device")
 MLX = ("mlx", "mlx_lm")
