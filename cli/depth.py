@@ -112,7 +112,7 @@ def _measured(
     # where a pass is slow the measurement is too: fewer depths, each measured once
     most, repeats = next((most, repeats) for limit, most, repeats in _EFFORT if pass_s <= limit)
     costs = measure_costs(model.target, drafter, text, list(range(most + 1)), sampler, repeats, exchange)
-    return [costs.round_s(depth) for depth in range(most + 1)]
+    return [costs.whole_s[depth] for depth in range(most + 1)]
 
 
 # at least 64 tokens with any tokenizer
