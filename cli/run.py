@@ -286,15 +286,17 @@ def _ring_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object] | None:
     """The ranks and what went between them; None on one host."""
     if loaded.engine is None:
         return None
-    stats, rounds = outcome.stats, max(outcome.stats.rounds, 1)
+    stats = outcome.stats
+    # a text that was stopped from here was decoded on for a while by then, and nobody knows how far
+    rounds = stats.counted_rounds
     return {
         "epoch": loaded.engine.epoch.number,
         "ranks": [
             {"host": member.host.name, "layers": [member.assignment.start, member.assignment.end]}
             for member in loaded.engine.epoch.members
         ],
-        "messages_per_round": stats.messages / rounds,
-        "bytes_per_round": stats.message_nbytes / rounds,
+        "messages_per_round": stats.messages / rounds if rounds else None,
+        "bytes_per_round": stats.message_nbytes / rounds if rounds else None,
         "recoveries": stats.recoveries,
         "recovery_s": stats.recovery_s,
     }

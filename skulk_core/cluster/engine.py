@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -34,6 +34,9 @@ from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
 AUTO = "auto"
+# The longest that one pass over a part of a prompt may take before its ring is taken for broken: a large model on slow
+# hosts may need minutes, and a link that was cut where every process lives on would say nothing for ever.
+_PASS_S = 1800.0
 T = TypeVar("T")
 
 
@@ -72,7 +75,7 @@ class ClusterEngine(Engine):
         self._recovery, self._hooks, self._starter, self._lease_s = recovery, hooks, starter, lease_s
         self._epoch: Epoch | None = None
         self._journal: Journal | None = None
-        self._text, self._base, self._asked = 0, (0, 0), False
+        self._text, self._base, self._asked = 0, (0, 0, 0), False
         self._pace = Pace()
         self._stats = Stats()
 
@@ -145,16 +148,19 @@ class ClusterEngine(Engine):
     def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
         journal = self._begun()
         end = len(journal.answer) + max_tokens
-        self._base, self._asked = self._counts(), False
+        self._begin_counting()
+        self._asked = False
         try:
             while (left := end - len(journal.answer)) > 0:
                 round_ = self._surviving(partial(self._next_round, left, stop_tokens))
                 if round_ is None:
                     break
+                if round_.tokens[-1] in stop_tokens or len(journal.answer) >= end:
+                    # before it is handed out: whoever reads may ask for no more. The decider ended there too
+                    self._count_messages()
                 yield round_
                 if round_.tokens[-1] in stop_tokens:
                     break
-            self._count_messages()
         finally:
             # it decodes ahead of whoever reads, and does not know yet that nobody does
             self._stop(journal.text)
@@ -172,7 +178,7 @@ class ClusterEngine(Engine):
 
         def certified() -> Frame:
             self.epoch.ask("certify", text=text, sampling=sampling_frame(sampling), **asked)
-            return self._heard("certificate", text, None, progress)
+            return self._heard("certificate", text, _PASS_S, progress)
 
         text = self._text
         try:
@@ -252,13 +258,14 @@ class ClusterEngine(Engine):
         )
         # other hosts, or the same ones anew: what rounds take has to be learnt again
         self._pace = Pace()
-        self._base, self._asked = self._counts(), False
+        self._begin_counting()
+        self._asked = False
 
     def _read_prompt(self, progress: Progress | None) -> int:
         """Have the decider read the text so far; its last token, which is the answer's first if there was none."""
         journal = self._begun()
         self.epoch.ask("prefill", **journal.prefill_frame())
-        first = self._heard("first", journal.text, None, progress)
+        first = self._heard("first", journal.text, _PASS_S, progress)
         journal.go_on = False
         stats = self._stats
         stats.prefill_s += first["prefill_s"]
@@ -291,7 +298,7 @@ class ClusterEngine(Engine):
         stats.extra_passes += frame["extra_passes"]
         return round_
 
-    def _heard(self, kind: str, text: int, deadline_s: float | None, progress: Progress | None = None) -> Frame:
+    def _heard(self, kind: str, text: int, deadline_s: float, progress: Progress | None = None) -> Frame:
         """The next frame of ``kind`` about ``text``, or that it is done. What belongs to another text is dropped."""
         while True:
             frame = self.epoch.answer(deadline_s)
@@ -302,14 +309,18 @@ class ClusterEngine(Engine):
             if frame["kind"] == "prompt" and progress is not None:
                 progress(frame["done"], frame["total"])
 
-    def _counts(self) -> tuple[int, int]:
-        return self._surviving(lambda: self.epoch.counts())
+    def _begin_counting(self) -> None:
+        """Messages and bytes of every rank, and rounds of the text, before the rounds to come."""
+        self._base = (*self._surviving(lambda: self.epoch.counts()), self._stats.rounds)
 
     def _count_messages(self) -> None:
-        """Add what the ranks have sent since the rounds began."""
-        messages, nbytes = self._counts()
-        self._stats.messages += messages - self._base[0]
-        self._stats.message_nbytes += nbytes - self._base[1]
+        """Add what the ranks have sent since. A figure is not worth a new ring: without an answer it is left out."""
+        stats = self._stats
+        with suppress(ClusterError):
+            messages, nbytes = self.epoch.counts()
+            stats.messages += messages - self._base[0]
+            stats.message_nbytes += nbytes - self._base[1]
+            stats.counted_rounds += stats.rounds - self._base[2]
 
 
 def _is_the_users(error: SkulkError) -> bool:

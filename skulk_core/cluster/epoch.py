@@ -13,7 +13,7 @@ from skulk_core.cluster.channel import Channel, WorkerProcess
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.transport import start
-from skulk_core.errors import HostMismatch, SkulkError
+from skulk_core.errors import HostMismatch, RingError, SkulkError
 
 LEASE_S = 8.0
 # Importing and reading files can keep a process from beating.
@@ -21,6 +21,8 @@ _LOAD_LEASE_S = 60.0
 # Ranks have loaded by then; what is left is to connect.
 _JOIN_S = 60.0
 _TICK_S = 0.1
+# Three beats.
+_SILENCE_S = 3.0
 _CLOSE_S = 3.0
 _WITNESS_S = 1.0
 # Arithmetic and protocol are theirs: ranks that differ in them could disagree, or not understand each other.
@@ -147,6 +149,9 @@ class Epoch:
         waited_s = time.monotonic() - began_s
         if deadline_s is not None and waited_s > deadline_s:
             silent = max(self._channels, key=lambda channel: channel.silent_s)
+            if silent.silent_s < _SILENCE_S:
+                # nobody is to blame: it may be a link
+                raise RingError(f"no progress for {waited_s:.1f} s, though every worker is alive")
             raise silent.failure(
                 f"no progress for {waited_s:.1f} s, and it was silent for the last {silent.silent_s:.1f}"
             )

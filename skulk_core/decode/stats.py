@@ -20,9 +20,9 @@ class Stats:
     ``reused_tokens`` of the prompt were held from the text before and not fed again.
     ``judged_at[i]`` counts the rounds in which draft i was reached, that is all drafts before it were accepted;
     ``accepted_at[i]`` those in which it was accepted too. ``synchronisations`` counts the waits for the device,
-    ``extra_passes`` the passes beyond one a round. ``messages`` of ``message_nbytes`` together went between the ranks
-    of a ring, the prompt's not counted; ``recoveries`` counts the rings that had to be formed anew, which took
-    ``recovery_s``.
+    ``extra_passes`` the passes beyond one a round. In ``counted_rounds`` of the rounds ``messages`` of
+    ``message_nbytes`` together went between the ranks of a ring: those of the ring that the text ended in, if
+    it ended by itself. ``recoveries`` counts the rings that had to be formed anew, which took ``recovery_s``.
     """
 
     draft_depth: int = 0
@@ -37,6 +37,7 @@ class Stats:
     accepted: int = 0
     synchronisations: int = 0
     extra_passes: int = 0
+    counted_rounds: int = 0
     messages: int = 0
     message_nbytes: int = 0
     recoveries: int = 0

@@ -109,7 +109,8 @@ from skulk_core.cluster.frames import read_frame, skip_banner
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.transport import start
 from skulk_core.formats.hosts import parse_address
-worker = start(Host(name="a", ssh=parse_address(sys.argv[1]), command=(sys.argv[2],)), ["worker"], {"SEEN": "a 'b' $c"})
+host = Host(name="a", ssh=parse_address(sys.argv[1]), command=(sys.argv[2],))
+worker = start(host, ["worker", "--lease", "8"], {"SEEN": "a 'b' $c"})
 assert skip_banner(worker.stdout) is None, worker.failure()
 while (frame := read_frame(worker.stdout))["kind"] != "hello":
     pass

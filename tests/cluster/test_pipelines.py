@@ -106,3 +106,7 @@ def test_a_stop_token_ends_the_text(engine: ClusterEngine) -> None:
     for round_ in engine.rounds(40, frozenset({stop})):
         out += round_.tokens
     assert out == whole[:end]
+    # nothing that the decider did beyond the end may stand in the figures
+    stats = engine.stats
+    assert stats.counted_rounds == stats.rounds
+    assert stats.messages == 2 * (len(engine.epoch.members) - 1) * stats.rounds

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
 from demo import prompts, upstream_checkpoint
-from mlx_lm.convert import convert
+from variants import fine_tuned, quantised
 
 from skulk_core.decode.decoder import Decoder
 from skulk_core.heads.base import DraftHead
@@ -22,31 +21,6 @@ DEPTH = 2
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return upstream_checkpoint(tmp_path_factory.mktemp("upstream"))
-
-
-def quantised(upstream: Path, folder: Path, bits: int) -> Path:
-    """As `mlx_lm convert -q` leaves it: packed, its convolutions turned, its head dropped."""
-    convert(str(upstream), mlx_path=str(folder), quantize=True, q_bits=bits, q_group_size=64)
-    return folder
-
-
-def fine_tuned(upstream: Path, folder: Path) -> Path:
-    """Every matrix moved by 3 % of its own spread, the head left out: a stand-in for a fine-tune."""
-    folder.mkdir()
-    weights = mx.load(str(upstream / "model.safetensors"))
-    assert isinstance(weights, dict)
-    mx.random.seed(1)
-    moved = {}
-    for name, weight in weights.items():
-        if name.startswith("mtp."):
-            continue
-        exact = weight.astype(mx.float32)
-        noise = 0.03 * mx.std(exact) * mx.random.normal(weight.shape) if weight.ndim > 1 else 0.0
-        moved[name] = (exact + noise).astype(weight.dtype)
-    mx.save_safetensors(str(folder / "model.safetensors"), moved, {"format": "pt"})
-    for file in upstream.glob("*.json"):
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
 
 
 def decode(model: LoadedModel, head: DraftHead | None, text: str) -> tuple[list[int], list[float]]:
