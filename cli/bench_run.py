@@ -191,7 +191,7 @@ def _our_arms(wish: Wish, loaded: Loaded, settings: "SamplingSettings", reporter
 
     arms = [ArmSpec.fixed(depth) for depth in wish.depths.fixed]
     if wish.depths.auto:
-        policy = make_policy(loaded, settings, reporter, "auto")
+        policy = make_policy(loaded, settings, reporter, "auto", anew=True)
         # every text begins as a run does: with what rounds cost, and nothing seen yet
         arms.append(ArmSpec.auto(lambda: deepcopy(policy)))
     return arms

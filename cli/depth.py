@@ -19,8 +19,9 @@ AUTO = "auto"
 Auto = Literal["auto"]
 # beyond this drafts hardly pay anywhere, and every depth more must be measured
 AUTO_MOST = 6
-# (seconds of a pass over one row up to which, greatest depth, repeats)
-_EFFORT = ((0.1, AUTO_MOST, 7), (0.4, 4, 2), (float("inf"), 1, 1))
+# (seconds of a plain round up to which, depths to measure, turns): where a round is slow the measurement is too
+_EFFORT = ((0.03, range(AUTO_MOST + 1), 12), (0.1, range(AUTO_MOST + 1), 4), (0.4, (0, 1, 2, 4, 6), 2))
+_LEAST_EFFORT = ((0, 1, 4), 1)
 
 DraftDepth = Annotated[
     str | None,
@@ -48,9 +49,17 @@ def read_depth(text: str | None) -> int | Auto | None:
 
 
 def make_policy(
-    loaded: Loaded, settings: "SamplingSettings", reporter: Reporter, depth: int | Auto | None = None
+    loaded: Loaded,
+    settings: "SamplingSettings",
+    reporter: Reporter,
+    depth: int | Auto | None = None,
+    *,
+    anew: bool = False,
 ) -> "DepthPolicy":
-    """Who decides the depth of the rounds to come; ``depth`` instead of what was loaded with."""
+    """Who decides the depth of the rounds to come; ``depth`` instead of what was loaded with.
+
+    With ``anew`` what rounds cost is measured even if it is remembered.
+    """
     from skulk_core.decode.depth import AutoDepth, FixedDepth
 
     depth = loaded.depth if depth is None else depth
@@ -61,10 +70,10 @@ def make_policy(
 
         return AutoAtDecider(AUTO_MOST)
     reporter.step("measuring what rounds cost")
-    return AutoDepth(_round_costs(loaded, settings))
+    return AutoDepth(_round_costs(loaded, settings, anew=anew))
 
 
-def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, ...]:
+def _round_costs(loaded: Loaded, settings: "SamplingSettings", *, anew: bool) -> tuple[float, ...]:
     """Seconds of a round at every depth, measured once for this model, head, machine and way of sampling."""
     from skulk_core.bench.cost_cache import key_of, remembered_or
     from skulk_core.runtime import blas
@@ -72,7 +81,7 @@ def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, .
 
     target, facts = loaded.model.target, device_facts()
 
-    def measure() -> list[float]:
+    def measure() -> tuple[float, ...]:
         return _measured(loaded.model, loaded.drafter, settings, None)
 
     key = key_of(
@@ -91,28 +100,26 @@ def _round_costs(loaded: Loaded, settings: "SamplingSettings") -> tuple[float, .
         settings.counts_tokens,
         settings.top_p < 1,
     )
-    return remembered_or(key, measure)
+    return remembered_or(key, measure, anew=anew)
 
 
 def ring_costs(
     model: "LoadedModel", drafter: "DraftHead", settings: "SamplingSettings", exchange: "Exchange"
-) -> list[float]:
+) -> tuple[float, ...]:
     """Seconds of a round at every depth, at a ring's decider and over its laps; they hold for this ring alone."""
     return _measured(model, drafter, settings, exchange)
 
 
 def _measured(
     model: "LoadedModel", drafter: "DraftHead | None", settings: "SamplingSettings", exchange: "Exchange | None"
-) -> list[float]:
-    from skulk_core.bench.costs import measure_costs
+) -> tuple[float, ...]:
+    from skulk_core.bench.round_costs import measure_rounds
     from skulk_core.sampling.stochastic import make_sampler
 
     text, sampler = model.tokenizer.encode(_TEXT)[:64], make_sampler(settings)
-    pass_s = measure_costs(model.target, None, text, [0], sampler, 1, exchange).verify_s[1]
-    # where a pass is slow the measurement is too: fewer depths, each measured once
-    most, repeats = next((most, repeats) for limit, most, repeats in _EFFORT if pass_s <= limit)
-    costs = measure_costs(model.target, drafter, text, list(range(most + 1)), sampler, repeats, exchange)
-    return [costs.whole_s[depth] for depth in range(most + 1)]
+    (plain_s,) = measure_rounds(model.target, None, text, [0], sampler, 1, exchange)
+    depths, turns = next(((depths, turns) for limit, depths, turns in _EFFORT if plain_s <= limit), _LEAST_EFFORT)
+    return measure_rounds(model.target, drafter, text, depths, sampler, turns, exchange)
 
 
 # at least 64 tokens with any tokenizer

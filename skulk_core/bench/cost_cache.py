@@ -15,7 +15,7 @@ from skulk_core.errors import FileError, FormatError
 from skulk_core.formats.json_file import read_json
 from skulk_core.runtime.userfiles import write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 _MOST_ENTRIES = 64
 
 
@@ -31,10 +31,10 @@ def key_of(*facts: object) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def remembered_or(key: str, measure: Callable[[], Sequence[float]]) -> tuple[float, ...]:
-    """Seconds of a round at depths from 0 on: those remembered under ``key``, else measured and kept."""
+def remembered_or(key: str, measure: Callable[[], Sequence[float]], *, anew: bool = False) -> tuple[float, ...]:
+    """Seconds of a round at depths from 0 on: those remembered under ``key``, else or ``anew`` measured and kept."""
     entries = _read()
-    known = entries.get(key)
+    known = None if anew else entries.get(key)
     if known:
         return tuple(known)
     costs = tuple(measure())

@@ -26,14 +26,12 @@ class Costs:
 
     ``verify_s[w]``: a pass of w rows with its verdict; ``draft_s[d]``: d drafts; ``settle_s[w]``: the head's
     observation of a pass of w rows and the commit of some of it; ``commit_s``: a commit alone, as at depth 0.
-    ``whole_s[d]``: a round at depth d with one wait at its end, so that building a part overlaps computing another.
     """
 
     verify_s: dict[int, float]
     draft_s: dict[int, float]
     settle_s: dict[int, float]
     commit_s: float
-    whole_s: dict[int, float]
 
     def mean(self, other: "Costs") -> "Costs":
         """The mean of two measurements of the same rounds."""
@@ -46,7 +44,6 @@ class Costs:
             each(self.draft_s, other.draft_s),
             each(self.settle_s, other.settle_s),
             (self.commit_s + other.commit_s) / 2,
-            each(self.whole_s, other.whole_s),
         )
 
     def round_s(self, depth: int) -> float:
@@ -121,24 +118,6 @@ def measure_costs(
         assert drafting is not None
         return _seconds(lambda: [drafting.draft(depth, sampler, place).tokens])
 
-    def timed_whole(depth: int) -> float:
-        began = time.perf_counter()
-        draft = Draft(tokens[:0])
-        if depth:
-            assert drafting is not None
-            draft = drafting.draft(depth, sampler, place)
-            mx.async_eval(draft.tokens)
-        window = mx.concatenate([tokens[:1], draft.tokens.astype(mx.int32)])
-        hidden = target.hidden(target.run(exchange.lap(committed, window, caches.rows), caches))
-        verdict = sampler.accept(target.logits(hidden.post_norm), draft, place)
-        mx.async_eval(verdict.num_accepted, verdict.tokens)
-        if depth and drafting is not None:
-            drafting.observe(hidden, verdict.tokens.astype(mx.int32))
-            drafting.commit(1)
-        commit(1)
-        mx.eval(verdict.tokens, caches.arrays(), drafting.arrays() if depth and drafting else [])
-        return time.perf_counter() - began
-
     drafted = [depth for depth in depths if depth]
     parts: dict[tuple[str, int], Callable[[], float]] = {}
     for width in sorted({1, *(depth + 1 for depth in depths)}):
@@ -147,15 +126,12 @@ def measure_costs(
         parts["draft", depth] = partial(timed_draft, depth)
         parts["settle", depth + 1] = partial(timed_settle, depth + 1, True)
     parts["commit", 1] = partial(timed_settle, 1, False)
-    for depth in sorted({0, *drafted}):
-        parts["whole", depth] = partial(timed_whole, depth)
     medians = _in_turn(parts, repeats)
     return Costs(
         verify_s={number: seconds for (name, number), seconds in medians.items() if name == "verify"},
         draft_s={number: seconds for (name, number), seconds in medians.items() if name == "draft"},
         settle_s={number: seconds for (name, number), seconds in medians.items() if name == "settle"},
         commit_s=medians["commit", 1],
-        whole_s={number: seconds for (name, number), seconds in medians.items() if name == "whole"},
     )
 
 

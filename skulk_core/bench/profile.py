@@ -6,7 +6,7 @@ the profile is of a slower run, and says by how much.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -15,16 +15,13 @@ import mlx.core as mx
 from skulk_core.bench.arms import decode_text
 from skulk_core.bench.workload import ArmSpec, Check, Local, Workload
 from skulk_core.cache.base import CacheList
-from skulk_core.decode.decoder import Progress
-from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.engine import LocalEngine
+from skulk_core.decode.stats import Round
 from skulk_core.formats.receipt import Profile
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Activations, Hidden, Target
 from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
 from skulk_core.sampling.settings import SamplingSettings
-from skulk_core.sampling.stochastic import make_sampler
-from skulk_core.types import Exactness
 
 
 def profile_text(engine: LocalEngine, loaded: Local, spec: ArmSpec, work: Workload, check: Check) -> Profile:
@@ -64,25 +61,14 @@ class ProfiledEngine(LocalEngine):
         """As measured without barriers."""
         return self._engine.bound(depth)
 
-    def prefill(
-        self,
-        prompt: Sequence[int],
-        depth: int | DepthPolicy,
-        sampling: SamplingSettings,
-        exactness: Exactness,
-        progress: Progress | None = None,
-        *,
-        go_on: bool = False,
-        answer: Sequence[int] = (),
-    ) -> int:
-        """As `LocalEngine`'s; the passes of the prompt are not told apart."""
-        strict = exactness is Exactness.STRICT
-        sampler = _TimedSampler(make_sampler(sampling, gaps=strict), self._clock)
-        most = depth if isinstance(depth, int) else depth.most
-        below = self.bound(most) if strict else 0.0
-        first = self.decoder.prefill(prompt, depth, progress, sampler, go_on=go_on, strict_below=below, answer=answer)
+    def sampler(self, sampling: SamplingSettings, *, gaps: bool) -> Sampler:
+        """One with barriers."""
+        return _TimedSampler(super().sampler(sampling, gaps=gaps), self._clock)
+
+    def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
+        """From here on time is counted: the passes of the prompt are not told apart."""
         self._clock.restart()
-        return first
+        return super().rounds(max_tokens, stop_tokens)
 
 
 class _Clock:

@@ -56,6 +56,7 @@ def work_table(case: Case) -> Table:
         "waits",
         "peak MB",
         "prompt s",
+        "prompt × depth 0",
         "distinct 4-grams",
         "predicted",
         "measured / predicted",
@@ -63,7 +64,7 @@ def work_table(case: Case) -> Table:
     rows = []
     for arm in case.arms:
         figures, predicted = case.figures(arm), arm.predicted_tokens_per_s
-        speed = figures.tokens_per_s
+        speed, long = figures.tokens_per_s, max(case.prompts.tokens, default=0) >= _MANY_PROMPT_TOKENS
         if not arm.samples:
             continue
         rows.append(
@@ -72,7 +73,8 @@ def work_table(case: Case) -> Table:
                 "" if figures.passes is None else f"{figures.passes}",
                 "" if arm.counts is None else f"{arm.counts.synchronisations}",
                 "" if figures.peak_nbytes is None else f"{figures.peak_nbytes / 1e6:,.0f}",
-                _median(figures.prefill_s, 3) if max(case.prompts.tokens, default=0) >= _MANY_PROMPT_TOKENS else "",
+                _median(figures.prefill_s, 3) if long else "",
+                _median(figures.prefill_speedup, 2) if long else "",
                 percent(arm.distinct_4grams),
                 number(predicted, 1),
                 "" if predicted is None or speed is None else f"{speed.median / predicted:.2f}",

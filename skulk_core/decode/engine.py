@@ -13,6 +13,7 @@ from skulk_core.decode.exchange import Exchange
 from skulk_core.decode.stats import Round, Stats
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Target
+from skulk_core.sampling.base import Sampler
 from skulk_core.sampling.greedy import GreedySampler
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.sampling.stochastic import make_sampler
@@ -110,9 +111,13 @@ class LocalEngine(Engine):
     ) -> int:
         strict = exactness is Exactness.STRICT
         most = depth if isinstance(depth, int) else depth.most
-        sampler = make_sampler(sampling, gaps=strict)
         below = self.bound(most) if strict else 0.0
+        sampler = self.sampler(sampling, gaps=strict)
         return self.decoder.prefill(prompt, depth, progress, sampler, go_on=go_on, strict_below=below, answer=answer)
+
+    def sampler(self, sampling: SamplingSettings, *, gaps: bool) -> Sampler:
+        """What draws the tokens of the next text."""
+        return make_sampler(sampling, gaps=gaps)
 
     def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
         return self.decoder.rounds(max_tokens, stop_tokens)

@@ -16,7 +16,7 @@ prompt; medians are of such pairs.
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,11 +132,12 @@ class Profile:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an arm's samples come to. `speedup` is None without a reference, or for an arm that failed."""
+    """What an arm's samples come to. The speed-ups are None without a reference, or for an arm that failed."""
 
     tokens_per_s: Range | None
     speedup: Range | None
     prefill_s: Range | None
+    prefill_speedup: Range | None
     tokens_per_round: float | None
     acceptance: tuple[float, ...]
     passes: int | None
@@ -249,21 +250,23 @@ class Case:
         peaks = [sample.peak_nbytes for sample in arm.samples if sample.peak_nbytes is not None]
         return Figures(
             Range.of([sample.tokens_per_s for sample in arm.samples]) if arm.samples else None,
-            self._speedup(arm),
+            self._paired(arm, lambda sample: sample.decode_s / sample.tokens),
             Range.of([sample.prefill_s for sample in arm.samples]) if arm.samples else None,
+            self._paired(arm, lambda sample: sample.prefill_s),
             counts.tokens / counts.rounds if counts is not None and counts.rounds else None,
             () if counts is None else _shares(counts),
             None if counts is None else counts.rounds + counts.extra_passes,
             max(peaks) if peaks else None,
         )
 
-    def _speedup(self, arm: Arm) -> Range | None:
+    def _paired(self, arm: Arm, seconds: Callable[[Sample], float]) -> Range | None:
+        """The reference's time over the arm's, on the same texts."""
         reference = self.arm(self.reference)
         if reference is None or not arm.counts_for_speed:
             return None
-        theirs = {(sample.turn, sample.prompt): sample.tokens_per_s for sample in reference.samples}
-        keyed = [(theirs.get((sample.turn, sample.prompt)), sample.tokens_per_s) for sample in arm.samples]
-        ratios = [speed / plain for plain, speed in keyed if plain is not None]
+        theirs = {(sample.turn, sample.prompt): seconds(sample) for sample in reference.samples}
+        pairs = [(theirs.get((sample.turn, sample.prompt)), seconds(sample)) for sample in arm.samples]
+        ratios = [plain / ours for plain, ours in pairs if plain is not None and ours > 0]
         return Range.of(ratios) if ratios else None
 
     @property
@@ -271,7 +274,7 @@ class Case:
         """Of our arms the fastest, or a shallower one within 2 % of it; None if none can be compared."""
         speeds = {}
         for arm in self.arms:
-            found = self._speedup(arm) if arm.is_ours else None
+            found = self.figures(arm).speedup if arm.is_ours else None
             if found is not None:
                 speeds[arm.name] = found.median
         if not speeds:

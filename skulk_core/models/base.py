@@ -97,6 +97,10 @@ class Target(abc.ABC):
         """`run_layer` of this host's layer ``index`` in the pass that gave ``in_common``."""
         return self.run_layer(self.layers[index], h, cache, mask)
 
+    def run_nth_layer_for_last(self, index: int, h: mx.array, cache: LayerCache, mask: Any, in_common: Any) -> mx.array:
+        """`run_layer_for_last` of this host's layer ``index`` in the pass that gave ``in_common``."""
+        return self.run_layer_for_last(self.layers[index], h, cache)
+
     def outer_modules(self) -> list[Any]:
         """Modules besides the layers whose weights this host needs.
 
@@ -210,13 +214,12 @@ class Target(abc.ABC):
 
         def run(part: int, index: int) -> None:
             cache, rows = caches[index], h[part].shape[0]
-            if last_row and index == len(self.layers) - 1 and in_common[part] is None:
-                h[part] = self.run_layer_for_last(self.layers[index], h[part], cache)
-            else:
-                key = part, cache.mask_key
-                if key not in masks:
-                    masks[key] = cache.mask(rows)
-                h[part] = self.run_nth_layer(index, h[part], cache, masks[key], in_common[part])
+            key = part, cache.mask_key
+            if key not in masks:
+                masks[key] = cache.mask(rows)
+            last = last_row and index == len(self.layers) - 1
+            run_layer = self.run_nth_layer_for_last if last else self.run_nth_layer
+            h[part] = run_layer(index, h[part], cache, masks[key], in_common[part])
             cache.commit(rows)
             # what the layer remembers too: the next part waits for it
             hand_over(h[part], *cache.arrays())

@@ -107,6 +107,11 @@ class Gemma4Target(Target):
         own_input = None if in_common.inputs is None else in_common.inputs[index]
         return self._runner(self.layers[index])(h, mask, cache, in_common, own_input)
 
+    def run_nth_layer_for_last(
+        self, index: int, h: mx.array, cache: LayerCache, mask: Any, in_common: Pass
+    ) -> mx.array:
+        return self.run_nth_layer(index, h, cache, mask, in_common)[-1:]
+
     def run_layer(self, layer: Any, h: mx.array, cache: LayerCache, mask: Any) -> mx.array:
         assert not layer.hidden_size_per_layer_input, "such a layer runs in a pass: `run_nth_layer`"
         return self._runner(layer)(h, mask, cache, Pass(), None)
