@@ -7,7 +7,8 @@ A table stands between two lines of comment, and is written anew whenever its re
     <!-- /receipts -->
 
 `depths` is the table of one receipt's arms, `facts` its machine and versions in a line, `cases` a line for each case,
-`split` where the time went; `sidecar` compares acceptance in several receipts, a line for each.
+`split` where the time went, `prompt` how long every arm took to read the prompts; `sidecar` compares acceptance in
+several receipts, a line for each.
 """
 
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from skulk_core.bench.report import in_markdown, markdown_table
-from skulk_core.bench.tables import Table, acceptance, cases_table, number, speed_table, split_table
+from skulk_core.bench.tables import Table, acceptance, cases_table, median, number, speed_table, split_table, spread
 from skulk_core.errors import FormatError
 from skulk_core.formats.receipt import Receipt
 from skulk_core.formats.receipt_reading import read_receipt
@@ -53,6 +54,19 @@ def _split(receipts: Sequence[Receipt]) -> str:
     return "\n\n".join(markdown_table(split_table(receipt.cases[0])) for receipt in receipts)
 
 
+def _prompt(receipts: Sequence[Receipt]) -> str:
+    tables = []
+    for receipt in receipts:
+        case, rows = receipt.cases[0], []
+        for arm in case.arms:
+            if arm.samples:
+                took, ratio = case.figures(arm).prefill_s, case.figures(arm).prefill_speedup
+                rows.append((arm.name, median(took, 3), spread(took, 3), median(ratio, 2), spread(ratio, 2)))
+        names = ("arm", "prompt s", "from–to", "× depth 0", "from–to")
+        tables.append(markdown_table(Table(tuple((name, name != "arm") for name in names), tuple(rows))))
+    return "\n\n".join(tables)
+
+
 def _facts(receipts: Sequence[Receipt]) -> str:
     lines = []
     for receipt in receipts:
@@ -87,6 +101,7 @@ _VIEWS: dict[str, Callable[[Sequence[Receipt]], str]] = {
     "depths": _depths,
     "cases": _cases,
     "split": _split,
+    "prompt": _prompt,
     "facts": _facts,
     "sidecar": _sidecar,
 }

@@ -35,9 +35,9 @@ def speed_table(case: Case) -> Table:
         rows.append(
             (
                 arm.name,
-                _median(figures.tokens_per_s, 1),
+                median(figures.tokens_per_s, 1),
                 spread(figures.tokens_per_s, 1),
-                _median(figures.speedup, 2),
+                median(figures.speedup, 2),
                 spread(figures.speedup, 2),
                 number(figures.tokens_per_round, 2) if arm.counts else "",
                 acceptance(figures),
@@ -73,8 +73,8 @@ def work_table(case: Case) -> Table:
                 "" if figures.passes is None else f"{figures.passes}",
                 "" if arm.counts is None else f"{arm.counts.synchronisations}",
                 "" if figures.peak_nbytes is None else f"{figures.peak_nbytes / 1e6:,.0f}",
-                _median(figures.prefill_s, 3) if long else "",
-                _median(figures.prefill_speedup, 2) if long else "",
+                median(figures.prefill_s, 3) if long else "",
+                median(figures.prefill_speedup, 2) if long else "",
                 percent(arm.distinct_4grams),
                 number(predicted, 1),
                 "" if predicted is None or speed is None else f"{speed.median / predicted:.2f}",
@@ -112,10 +112,10 @@ def cases_table(receipt: Receipt) -> Table:
         rows.append(
             (
                 case.name,
-                _median(case.figures(plain).tokens_per_s, 1),
+                median(case.figures(plain).tokens_per_s, 1),
                 best.name,
-                _median(figures.tokens_per_s, 1),
-                _median(figures.speedup, 2),
+                median(figures.tokens_per_s, 1),
+                median(figures.speedup, 2),
                 spread(figures.speedup, 2),
                 percent(best.distinct_4grams),
                 f"FAILED: {', '.join(failed)}" if failed else certificate(best, case),
@@ -219,5 +219,6 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.0%}"
 
 
-def _median(found: Range | None, digits: int) -> str:
+def median(found: Range | None, digits: int) -> str:
+    """The median, empty for none."""
     return "" if found is None else f"{found.median:.{digits}f}"
