@@ -100,6 +100,12 @@ def test_what_is_shown_is_what_a_run_takes(catalog: Path, tmp_path: Path) -> Non
     assert in_process("card", "set", bare, "--sidecar", _demo_sidecar(), "--dtype", "bfloat16").code == 0
     assert shown(bare)["sidecar"] == (str(_demo_sidecar()), "your card")
     assert shown(bare)["dtype"] == ("bfloat16", "your card")
+    at_home = tmp_path / "head.safetensors"
+    at_home.write_bytes(_demo_sidecar().read_bytes())
+    assert in_process("card", "set", "demo", "--sidecar", at_home).code == 0
+    at_home.unlink()
+    assert shown("demo")["sidecar"] == (str(at_home), "your card, but: no such file or folder")
+    in_process("run", "demo", "x").assert_fails(2, "your card of demo", "no such file", "skulk card edit demo")
     text = in_process("card", "show", bare).stdout
     for line in (f"sidecar           {_demo_sidecar()}  (your card)", "dtype             bfloat16  (your card)"):
         assert line in text
