@@ -9,7 +9,17 @@ import typer
 from cli import cluster, options, sampling
 from cli.bench_compare import COMPARE, compare_files
 from cli.bench_files import prepare_folder, write_files
-from cli.bench_options import DEFAULT_SEED, DEFAULT_SWEEP, SUITE_SWEEP, Wish, read_depths, refuse_options_of_run
+from cli.bench_options import (
+    DEFAULT_PROMPTS,
+    DEFAULT_SEED,
+    DEFAULT_SWEEP,
+    DEFAULT_TOKENS,
+    SUITE_SWEEP,
+    Wish,
+    read_depths,
+    refuse_options_of_run,
+    refuse_options_with_suite,
+)
 from cli.bench_run import Running, run_bench
 from cli.bench_show import show_receipt
 from cli.errors import guarded
@@ -18,16 +28,21 @@ from cli.program import EXIT_FAILED, EXIT_INTERRUPTED
 from cli.render import Reporter, out, say, visible
 from skulk_core.errors import OptionError
 
+AgainstName = Literal["mlx-lm", "transformers"]
 Against = Annotated[
-    Literal["mlx-lm", "transformers"] | None,
-    typer.Option(metavar="PROGRAM", help="Decode with this program too, plain and assisted: mlx-lm, transformers."),
+    AgainstName | None,
+    typer.Option(
+        parser=options.one_of(AgainstName),
+        metavar="PROGRAM",
+        help="Decode with this program too, plain and assisted: mlx-lm, transformers.",
+    ),
 ]
 
 
 @guarded
 def bench_command(
     model: options.Model,
-    files: Annotated[list[Path] | None, typer.Argument(metavar=" ", hidden=True)] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="After `compare`: two files of --out.")] = None,
     draft_depth: Annotated[
         str,
         typer.Option(
@@ -35,18 +50,22 @@ def bench_command(
         ),
     ] = DEFAULT_SWEEP,
     tokens: Annotated[
-        int, typer.Option("--tokens", "--max-tokens", help="Tokens of each completion; nothing ends one sooner.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            "--tokens", "--max-tokens", help="Tokens of each completion; nothing ends one sooner. Default: 200."
+        ),
+    ] = None,
     runs: Annotated[
         int | None,
         typer.Option(help="Turns over all prompts; figures are medians. Default: 3, with --suite 2."),
     ] = None,
     prompts: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="FILE|SET", help="A UTF-8 file with a prompt on each line, or docs, prose, code, chat, list, mixed."
+            metavar="FILE|SET",
+            help="A UTF-8 file with a prompt on each line, or docs, prose, code, chat, list, mixed. Default: docs.",
         ),
-    ] = "docs",
+    ] = None,
     context: Annotated[
         int | None, typer.Option(metavar="N", help="Put text before every prompt, so that it has N tokens.")
     ] = None,
@@ -105,14 +124,18 @@ def bench_command(
 
     skulk bench compare A.json B.json says how two of them differ.
     """
-    if model == COMPARE and files:
-        compare_files(files, json_output=json_output)
+    if model == COMPARE:
+        if out_folder is not None:
+            raise OptionError("--out", out_folder, "of a benchmark; a comparison is printed")
+        compare_files(files or (), json_output=json_output)
         return
     if files:
         raise OptionError(
             str(files[0]), "", f"one MODEL is measured at a time; two receipts: skulk bench {COMPARE} A B"
         )
     refuse_options_of_run(stop, chat=chat, allow_plain=allow_plain, link_delay=link_delay)
+    if suite:
+        refuse_options_with_suite(tokens, prompts, context, temperature)
     options.at_least("--tokens", tokens, 2)
     num_turns = runs if runs is not None else 2 if suite else 3
     options.at_least("--runs", runs, 1)
@@ -147,9 +170,9 @@ def bench_command(
     wish = Wish(
         Choice(model, sidecar, depths.most, dtype, head_precision, convention, False, draft),
         depths,
-        tokens,
+        DEFAULT_TOKENS if tokens is None else tokens,
         num_turns,
-        prompts,
+        prompts or DEFAULT_PROMPTS,
         context,
         settings,
         Exactness(exactness),

@@ -21,7 +21,8 @@ JSON_SCHEMA = 1
 def compare_files(files: Sequence[Path], *, json_output: bool) -> None:
     """Compare two receipts. Raises `OptionError`, and as `read_receipt` does."""
     if len(files) != 2:
-        raise OptionError(COMPARE, " ".join(map(str, files)), "takes two files: skulk bench compare A.json B.json")
+        said = " ".join(map(str, files))
+        raise OptionError(COMPARE, said, "compares two files of --out: skulk bench compare A.json B.json")
     found = compare(*(read_receipt(file) for file in files))
     if json_output:
         out(json.dumps({"schema": JSON_SCHEMA, **encode(found)}) + "\n")

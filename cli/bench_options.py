@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_SWEEP = "0,1,2,3,4,auto"
 SUITE_SWEEP = "0,1,2,4,auto"
 DEFAULT_SEED = 0
+DEFAULT_TOKENS, DEFAULT_PROMPTS = 200, "docs"
 _NO_STOP = "completions have their full length here, so that arms can be compared: nothing ends them"
 _NO_PLAIN = "a benchmark of a head that is not there measures nothing; --draft-depth 0 measures plain decoding"
 _NO_DELAY = "a delay cannot be added to the ring's link yet; where the system has netem, `tc qdisc` can"
@@ -82,3 +83,11 @@ def refuse_options_of_run(stop: list[str] | None, *, chat: bool, allow_plain: bo
         raise OptionError("--allow-plain", "", _NO_PLAIN)
     if link_delay is not None:
         raise OptionError("--link-delay", link_delay, _NO_DELAY)
+
+
+def refuse_options_with_suite(tokens: int | None, prompts: str | None, context: int | None, temperature: float) -> None:
+    """What the cases of a suite have of their own. Raises `OptionError`."""
+    given = {"--tokens": tokens, "--prompts": prompts, "--context": context, "--temperature": temperature or None}
+    for option, value in given.items():
+        if value is not None:
+            raise OptionError(option, value, "--suite has cases of its own; leave one of the two out")

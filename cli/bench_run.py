@@ -138,13 +138,14 @@ def _prepare(wish: Wish, loaded: Loaded, reporter: Reporter) -> list["Measuremen
             "--draft-depth", "", f"nothing drafts here ({loaded.plain_because}); 0 measures plain decoding"
         )
     session = Session(loaded.model, loaded.drafter)
-    peers = _peers(wish, loaded)
+    works, context = _workloads(wish, loaded, session), loaded.model.context_tokens
+    for work in works:
+        if context is not None and work.most_tokens > context:
+            raise ContextError(work.most_tokens - work.num_tokens, context, work.num_tokens)
+    peers = _peers(wish, loaded, max(work.most_tokens for work in works), reporter)
     arms: dict[bool, list[ArmSpec]] = {}
     measurements = []
-    for work in _workloads(wish, loaded, session):
-        longest, context = max(map(len, work.prompts)), loaded.model.context_tokens
-        if context is not None and longest + work.num_tokens > context:
-            raise ContextError(longest, context, work.num_tokens)
+    for work in works:
         # what rounds cost depends on whether tokens are drawn
         greedy = work.settings.is_greedy
         if greedy not in arms:
@@ -197,13 +198,18 @@ def _our_arms(wish: Wish, loaded: Loaded, settings: "SamplingSettings", reporter
     return arms
 
 
-def _peers(wish: Wish, loaded: Loaded) -> list["ArmSpec"]:
+def _peers(wish: Wish, loaded: Loaded, most_tokens: int, reporter: Reporter) -> list["ArmSpec"]:
     if wish.against is None:
         return []
-    from skulk_core.bench.against import arms_against, require_common
+    from skulk_core.bench.against import Against, arms_against, require_common
 
     require_common(wish.settings)
-    return arms_against(wish.against, loaded.model, loaded.source.path, wish.against_draft)
+    reporter.step(f"loading {wish.against}")
+    origin = None if loaded.head is None else loaded.head.origin
+    # a head that is a checkpoint of its own, and not a part of the model's
+    assistant = origin if origin is not None and origin.is_dir() and origin != loaded.source.folder else None
+    path = loaded.source.path
+    return arms_against(Against(wish.against, loaded.model, path, most_tokens, wish.against_draft, assistant))
 
 
 def _model(loaded: Loaded) -> "ModelRecord":

@@ -6,9 +6,9 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,23 +16,25 @@ from cli import options
 from cli.depth import read_depth
 from cli.errors import guarded
 from cli.render import out, say, visible
-from skulk_core.catalog import Catalog, Subject, resolve, user_catalog
+from skulk_core.catalog import Catalog, user_catalog
+from skulk_core.catalog.foreseen import foresee
 from skulk_core.catalog.lookup import card_name
 from skulk_core.catalog.user import change_card
 from skulk_core.errors import FormatError, OptionError, ProgramError
 from skulk_core.formats.cards import Card, card_mapping, read_card
-from skulk_core.formats.catalog import HeadEntry
 from skulk_core.formats.receipt import AUTO
 from skulk_core.formats.suggest import near_miss
 from skulk_core.formats.yaml_file import parse_yaml, read_text
-from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef, parse_trunk
+from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.runtime.device import load_mlx
 
 JSON_SCHEMA = 1
+# as the options of `run`, but for auto, which a card says by saying nothing
+DtypeName = Literal["float32", "bfloat16", "float16"]
+PrecisionName = Literal["trunk", "float32", "bfloat16", "float16", "8bit", "4bit"]
 UNSET = ("depth", "sidecar", "dtype", "head-precision")
 Hosts = Annotated[int, typer.Option(metavar="N", help="Speak of this many hosts, or more.")]
 _EDITORS = ("VISUAL", "EDITOR")
-_Ref = DemoRef | FolderRef | FileRef | RepoRef
 
 
 def make_card_app() -> typer.Typer:
@@ -48,18 +50,24 @@ def make_card_app() -> typer.Typer:
 def show_command(model: options.Model, hosts: Hosts = 1, json_output: options.Json = False) -> None:
     """Print what `skulk run MODEL` goes by, and where each of it is written."""
     options.at_least("--hosts", hosts, 1)
+    load_mlx()
+    from skulk_core.heads.finding import DEMO_DEPTH
+
     ref, catalog = parse_trunk(model), Catalog.known()
-    card = catalog.card_of(ref)
-    depth, because = _depth_of(ref, card, catalog, hosts)
+    card, found = catalog.card_of(ref), foresee(ref, catalog, hosts, DEMO_DEPTH)
     if json_output:
-        found = {"schema": JSON_SCHEMA, "model": card_name(ref), "hosts": hosts, "depth": depth, "because": because}
-        out(json.dumps({**found, "card": None if card is None else card_mapping(card)}) + "\n")
+        top = {"schema": JSON_SCHEMA, "model": card_name(ref), "hosts": hosts}
+        out(json.dumps({**top, **asdict(found), "card": None if card is None else card_mapping(card)}) + "\n")
         return
     out(visible(card_name(ref)) + "\n")
-    out(f"  depth on {hosts} {'host' if hosts == 1 else 'hosts'}: {depth} ({visible(because)})\n")
-    for key, value in ({} if card is None else card_mapping(card)).items():
-        if key != "model":
-            out(visible(f"  {key}: {value}") + "\n")
+    on = f"depth on {hosts} host{'s' if hosts > 1 else ''}"
+    rows = ((on, found.depth), ("sidecar", found.sidecar), ("dtype", found.dtype))
+    for name, one in (*rows, ("head precision", found.head_precision)):
+        value = "none" if one.value is None else str(one.value)
+        out(visible(f"  {name:<16}  {value}  ({one.because})") + "\n")
+    depths = "" if card is None else ", ".join(f"{depth} from {number} hosts" for number, depth in card.depth_by_hosts)
+    if depths:
+        out(f"  {'by hosts':<16}  {depths}  (your card)\n")
     out(visible(f"  your card: {user_catalog()}" if card is not None else "  no card of your own") + "\n")
 
 
@@ -71,9 +79,17 @@ def set_command(
         int, typer.Option(metavar="N", help="The depth holds from so many hosts on. Default: for one, and more.")
     ] = 1,
     sidecar: options.Sidecar = None,
-    dtype: Annotated[str | None, typer.Option(metavar="TYPE", help="float32, bfloat16 or float16.")] = None,
+    dtype: Annotated[
+        DtypeName | None,
+        typer.Option(parser=options.one_of(DtypeName), metavar="TYPE", help="float32, bfloat16 or float16."),
+    ] = None,
     head_precision: Annotated[
-        str | None, typer.Option(metavar="PRECISION", help="trunk, float32, bfloat16, float16, 8bit or 4bit.")
+        PrecisionName | None,
+        typer.Option(
+            parser=options.one_of(PrecisionName),
+            metavar="PRECISION",
+            help="trunk, float32, bfloat16, float16, 8bit or 4bit.",
+        ),
     ] = None,
     unset: Annotated[
         list[str] | None,
@@ -89,7 +105,7 @@ def set_command(
     for name in unset or ():
         if name not in UNSET:
             raise OptionError("--unset", name, f"not one of {', '.join(UNSET)}{near_miss(name, UNSET)}")
-    number = read_depth(depth)
+    number = read_depth(depth, "--depth")
     if number == AUTO and hosts > 1:
         raise OptionError("--depth", AUTO, "holds for one host and more; --unset depth --hosts N takes a number out")
 
@@ -126,25 +142,6 @@ def _change(model: str, change: Callable[[Card], Card], json_output: bool) -> No
     say(f"{done.value}: the card of {card.model} in {path}")
 
 
-def _depth_of(ref: _Ref, card: Card | None, catalog: Catalog, hosts: int) -> tuple[int | str, str]:
-    """The depth that `skulk run` takes without --draft-depth, and who says so."""
-    said = None if card is None else card.depth(hosts)
-    if said is not None:
-        return said, "your card"
-    if isinstance(ref, DemoRef):
-        load_mlx()
-        from skulk_core.heads.finding import DEMO_DEPTH
-
-        return DEMO_DEPTH, "measured for the demo"
-    subject = Subject.parse(str(ref)) if isinstance(ref, RepoRef | FolderRef) else None
-    entries = () if subject is None else resolve(subject, catalog.heads).entries
-    entry = next((one for one in entries if isinstance(one, HeadEntry)), None)
-    listed = None if entry is None else entry.depth(hosts)
-    if entry is not None and listed is not None:
-        return listed, f"the catalog's entry of {entry.base}"
-    return AUTO, "nobody says otherwise; chosen round by round, where a head is found"
-
-
 def _without(card: Card, name: str, hosts: int) -> Card:
     if name == "depth" and hosts > 1:
         return replace(card, depth_by_hosts=tuple(pair for pair in card.depth_by_hosts if pair[0] != hosts))
@@ -159,9 +156,10 @@ def _without(card: Card, name: str, hosts: int) -> Card:
 
 
 def _placed(sidecar: str | None) -> str | None:
-    """A path from the root: the card is read from anywhere."""
+    """A path from the root: the card is read from anywhere. Raises as `parse_sidecar` does."""
     if sidecar is None:
         return None
+    parse_sidecar(sidecar)
     path = Path(os.path.expanduser(sidecar))
     return str(path.resolve()) if path.exists() else sidecar
 

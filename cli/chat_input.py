@@ -64,7 +64,11 @@ def _message(line: LineReader) -> Typed:
     lines = [first]
     while lines[-1].endswith("\\"):
         lines[-1] = lines[-1][:-1]
-        lines.append(line(_MORE))
+        try:
+            lines.append(line(_MORE))
+        except EOFError:
+            # nothing comes after it: it is said as it is, and the next line ends the chat
+            break
     return Typed("\n".join(lines), verbatim=False)
 
 
@@ -72,7 +76,10 @@ def _block(first: str, line: LineReader) -> str:
     """Lines up to one that ends in quotes; those that hold the quotes alone are not part of it."""
     lines = [first]
     while not lines[-1].rstrip().endswith(QUOTES):
-        lines.append(line(_MORE))
+        try:
+            lines.append(line(_MORE))
+        except EOFError:
+            raise PromptError(f"the block that began with {QUOTES} was not closed, and was not said") from None
     lines[-1] = lines[-1].rstrip()[: -len(QUOTES)]
     if len(lines) > 1 and not lines[-1]:
         lines.pop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.loading import NGRAM, Choice, Loaded, with_card
-from cli.options import read_conventions
+from cli.options import one_of, read_conventions
 from cli.program import INTERRUPTS
 from cli.render import Reporter, say
 from skulk_core.errors import OptionError
@@ -34,18 +34,26 @@ Peers = Annotated[
         "processes here. Alone: every host of hosts.yaml. This host is the last rank unless the list names `local`.",
     ),
 ]
+ShardName = Literal["auto", "pipeline", "tensor"]
 Shard = Annotated[
-    Literal["auto", "pipeline", "tensor"],
+    ShardName,
     typer.Option(
-        metavar="HOW", help="With --peers. pipeline: by layers. tensor: every layer on every host. auto: pipeline."
+        parser=one_of(ShardName),
+        metavar="HOW",
+        help="With --peers. pipeline: by layers. tensor: every layer on every host. auto: pipeline.",
     ),
 ]
 Split = Annotated[
     str | None, typer.Option(metavar="N,N,…", help="With --peers: layers of each rank in turn. Default: by the hosts.")
 ]
+BackendName = Literal["ring", "jaccl", "nccl"]
 Backend = Annotated[
-    Literal["ring", "jaccl", "nccl"],
-    typer.Option(metavar="NAME", help="With --peers: what carries rows between hosts: ring (TCP), jaccl (RDMA), nccl."),
+    BackendName,
+    typer.Option(
+        parser=one_of(BackendName),
+        metavar="NAME",
+        help="With --peers: what carries rows between hosts: ring (TCP), jaccl (RDMA), nccl.",
+    ),
 ]
 Link = Annotated[
     list[str] | None,

@@ -33,8 +33,8 @@ DraftDepth = Annotated[
 ]
 
 
-def read_depth(text: str | None) -> int | Auto | None:
-    """What `--draft-depth` says. Raises `OptionError`."""
+def read_depth(text: str | None, option: str = "--draft-depth") -> int | Auto | None:
+    """What ``option`` says. Raises `OptionError`."""
     if text is None:
         return None
     if text == AUTO:
@@ -42,9 +42,9 @@ def read_depth(text: str | None) -> int | Auto | None:
     try:
         depth = int(text)
     except ValueError:
-        raise OptionError("--draft-depth", text, "must be a number or auto") from None
+        raise OptionError(option, text, "must be a number or auto") from None
     if depth < 0:
-        raise OptionError("--draft-depth", depth, "must be at least 0")
+        raise OptionError(option, depth, "must be at least 0")
     return depth
 
 

@@ -27,7 +27,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.ModelNameError: (
-        "It is a folder or a Hub repository OWNER/NAME[@REVISION]; for `skulk` also `demo` or a GGUF file.",
+        "It is a folder or a Hub repository OWNER/NAME[@REVISION]{also}.",
         EXIT_USAGE,
     ),
     errors.HubError: ("Check the name on the Hub, and HF_ENDPOINT if it is set.", EXIT_FAILED),
@@ -197,6 +197,8 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
     tip, code = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
     if isinstance(error, errors.UnsupportedModel):
         tip = tip.format(supported=", ".join(error.supported))
+    if isinstance(error, errors.ModelNameError):
+        tip = tip.format(also=", `demo` or a GGUF file" if error.decodes else "")
     if isinstance(error, errors.ConventionsUnknown):
         from skulk_core.types import CONVENTION_NAMES
 

@@ -10,7 +10,7 @@ from cli.probing import measured_line, measuring
 from cli.program import INTERRUPTS
 from cli.render import Reporter
 from skulk_core.catalog import Catalog
-from skulk_core.errors import NoDraftHead, OptionError, SkulkError
+from skulk_core.errors import FileError, NoDraftHead, OptionError, SkulkError
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import ModelSource, locate_model
 from skulk_core.runtime import blas
@@ -76,11 +76,20 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
 
 
 def with_card(choice: Choice, num_hosts: int, reporter: Reporter) -> Choice:
-    """``choice`` with what the person's own card of the model says of everything that the command line does not."""
+    """``choice`` with what the person's own card of the model says of everything that the command line does not.
+
+    Raises `OptionError` for a card whose sidecar is none.
+    """
     card = Catalog.known().card_of(parse_trunk(choice.model))
     if card is None:
         return choice
     drafts_by_head = choice.draft != NGRAM
+    if card.sidecar is not None and choice.sidecar is None and drafts_by_head:
+        try:
+            parse_sidecar(card.sidecar)
+        except (FileError, OptionError) as error:
+            whose = f"your card of {card.model}: sidecar"
+            raise OptionError(whose, card.sidecar, f"{error.reason}; see `skulk card edit {choice.model}`") from error
     known = replace(
         choice,
         depth=card.depth(num_hosts) if choice.depth is None and drafts_by_head else choice.depth,

@@ -1,12 +1,26 @@
 """Option types used by more than one command."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from skulk_core.errors import OptionError
 from skulk_core.formats.suggest import near_miss
 from skulk_core.types import CONVENTION_NAMES, ChainTap, ConcatOrder, HiddenTap, PositionRule
+
+
+def one_of(choices: Any) -> Callable[[str], str]:
+    """A parser of an option whose values are the ``Literal`` ``choices``; Typer's own says "Value error"."""
+    known: tuple[str, ...] = get_args(choices)
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(known)}{near_miss(text, known)}")
+        return text
+
+    return parse
+
 
 # Help texts are rich markup, in which what stands in brackets would be a style.
 Model = Annotated[
@@ -24,26 +38,32 @@ Sidecar = Annotated[
         "that the catalog lists for the model or its base.",
     ),
 ]
+# What may be said is what the core offers, written again here because the core's own lists import MLX.
+DraftWithName = Literal["head", "ngram"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+PrecisionName = Literal["auto", "trunk", "float32", "bfloat16", "float16", "8bit", "4bit"]
 DraftWith = Annotated[
-    Literal["head", "ngram"],
+    DraftWithName,
     typer.Option(
+        parser=one_of(DraftWithName),
         metavar="HOW",
         help="head: the model's draft head. ngram: what followed the last tokens when they stood in the text "
         "before; for every model.",
     ),
 ]
-# What may be said is what the core offers, written again here because the core's own lists import MLX.
 Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
+    DtypeName,
     typer.Option(
+        parser=one_of(DtypeName),
         metavar="TYPE",
         help="Activations and unquantised weights: auto, float32, bfloat16, float16. auto is float32 on a Linux CPU, "
         "elsewhere what the checkpoint holds.",
     ),
 ]
 HeadPrecision = Annotated[
-    Literal["auto", "trunk", "float32", "bfloat16", "float16", "8bit", "4bit"],
+    PrecisionName,
     typer.Option(
+        parser=one_of(PrecisionName),
         metavar="PRECISION",
         help="The draft head: auto, trunk (as the model), float32, bfloat16, float16, 8bit, 4bit. Changes speed and "
         "acceptance, never the text.",

@@ -151,7 +151,7 @@ def _table(weighed: "Weighed", needs: "ModelBytes", plan: "Plan") -> Table:
         table.add_row(
             str(rank),
             Text(visible(stage.host)),
-            f"{stage.layers.start}-{stage.layers.end - 1}",
+            f"[{stage.layers.start}, {stage.layers.end})",
             *map(_size, sizes),
             f"{stage.time:.0%}",
         )

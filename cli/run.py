@@ -3,7 +3,7 @@
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from cli.loading import Choice, Loaded, load
 from cli.program import EXIT_INTERRUPTED, interrupts_at_checks
 from cli.render import Reporter, figures, out
 from skulk_core.errors import CertificateError, OptionError, PromptError
-from skulk_core.hub.refs import DEMO
+from skulk_core.hub.refs import DEMO, parse_trunk
 from skulk_core.types import Exactness, FinishReason
 
 if TYPE_CHECKING:
@@ -41,14 +41,7 @@ def run_command(
         ),
     ] = None,
     draft_depth: DraftDepth = None,
-    draft: Annotated[
-        Literal["head", "ngram"],
-        typer.Option(
-            metavar="HOW",
-            help="head: the model's draft head. ngram: what followed the last tokens when they stood in the text "
-            "before; for every model.",
-        ),
-    ] = "head",
+    draft: options.DraftWith = "head",
     max_tokens: Annotated[
         int | None,
         typer.Option(
@@ -219,9 +212,11 @@ def _first_said(prompt: str | None, json_output: bool) -> str | None:
 
 
 def _prompt(model: str, argument: str | None) -> str:
-    """The prompt's text. Raises `PromptError`."""
+    """The prompt's text. Raises `PromptError`, and `ModelNameError` where there is neither."""
     if argument is None:
         if model != DEMO:
+            # a name that is no model's is the greater mistake
+            parse_trunk(model)
             raise PromptError("no prompt was given")
         return DEMO_PROMPT
     if argument == "-":

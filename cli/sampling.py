@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cli.options import one_of
 from skulk_core.errors import OptionError
 
 Temperature = Annotated[
@@ -30,17 +31,21 @@ LogitBias = Annotated[
 Seed = Annotated[
     int | None, typer.Option(help="Makes a run with a temperature repeatable. Default: another one every time.")
 ]
+AcceptName = Literal["token", "block"]
 Accept = Annotated[
-    Literal["token", "block"],
+    AcceptName,
     typer.Option(
+        parser=one_of(AcceptName),
         metavar="RULE",
         help="How drawn drafts are judged: token by token, or as a block, which keeps more. Neither changes how "
         "the text is distributed.",
     ),
 ]
+ExactnessName = Literal["argmax", "strict"]
 ExactnessLevel = Annotated[
-    Literal["argmax", "strict"],
+    ExactnessName,
     typer.Option(
+        parser=one_of(ExactnessName),
         metavar="LEVEL",
         help="At temperature 0. argmax: every token is the likeliest of the pass that verified it. strict: where two "
         "are nearly alike, a pass of its own decides; a few more passes, fewer differences from plain decoding.",

@@ -37,7 +37,10 @@ def register(app: typer.Typer) -> None:
 @guarded
 def list_command(
     kind: Annotated[
-        Kind | None, typer.Option(metavar="KIND", help="Only sidecar, assistant or vindex. Default: all.")
+        Kind | None,
+        typer.Option(
+            parser=options.one_of(Kind), metavar="KIND", help="Only sidecar, assistant or vindex. Default: all."
+        ),
     ] = None,
     json_output: options.Json = False,
 ) -> None:

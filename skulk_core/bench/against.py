@@ -6,6 +6,7 @@ everywhere may be asked of them: temperature, top-k, top-p and min-p.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ import mlx.core as mx
 from mlx_lm.generate import generate_step, speculative_generate_step
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.sample_utils import make_sampler
+from mlx_lm.utils import load_model
 
-from skulk_core.bench.workload import ArmSpec, Check, Peer, PeerText, Skipped
+from skulk_core.bench.workload import ASSISTED, WITH_DRAFTS, ArmSpec, Check, Peer, PeerText, Skipped
 from skulk_core.errors import OptionError
-from skulk_core.models.loading import LoadedModel, load
+from skulk_core.models.loading import FILES_AT_FAULT, LoadedModel, cast, shortened
 from skulk_core.sampling.settings import SamplingSettings
 
 MLX_LM, TRANSFORMERS = "mlx-lm", "transformers"
 PROGRAMS = (MLX_LM, TRANSFORMERS)
 # what mlx-lm drafts if nobody says otherwise
 _NUM_DRAFT_TOKENS = 2
+# what a peer must decode before it is measured
+_TRIAL, _TRIAL_TOKENS = tuple(range(1, 9)), 4
 
 
 def require_common(settings: SamplingSettings) -> None:
@@ -31,21 +35,47 @@ def require_common(settings: SamplingSettings) -> None:
         raise OptionError("--against", "", "penalties and --logit-bias mean other things to other programs")
 
 
-def arms_against(program: str, model: LoadedModel, path: Path, draft_model: Path | None) -> list[ArmSpec]:
-    """The plain and the assisted arm of ``program`` on the checkpoint ``path``, loaded here as ``model``.
+@dataclass(frozen=True)
+class Against:
+    """A program to measure on the checkpoint ``path``, which is loaded here as ``model``.
 
-    ``draft_model`` is a checkpoint that assists. What cannot be had is an arm that says why. Raises `OptionError`.
+    ``draft_model`` is a checkpoint that is to assist it, ``assistant`` the one that assists us, each None if there is
+    none. ``most_tokens`` are those of the longest prompt with its answer.
     """
-    if program == MLX_LM:
-        plain: Peer | Skipped = MlxLm(model, None)
-        assisted = _assisted_mlx_lm(model, draft_model)
-    elif program == TRANSFORMERS:
+
+    program: str
+    model: LoadedModel
+    path: Path
+    most_tokens: int
+    draft_model: Path | None = None
+    assistant: Path | None = None
+
+
+def arms_against(against: Against) -> list[ArmSpec]:
+    """The program's plain arm, and its assisted ones. What cannot be had is an arm that says why.
+
+    Raises `OptionError` for a program or a draft model that is none.
+    """
+    if against.program == MLX_LM:
+        peers: list[tuple[str, Peer | Skipped]] = [("", MlxLm(against.model, None)), _assisted_mlx_lm(against)]
+    elif against.program == TRANSFORMERS:
         from skulk_core.bench.against_transformers import open_transformers
 
-        plain, assisted = open_transformers(path, model, draft_model)
+        peers = open_transformers(against)
     else:
-        raise OptionError("--against", program, f"not one of {', '.join(PROGRAMS)}")
-    return [ArmSpec.other(program, plain, assisted=False), ArmSpec.other(program, assisted, assisted=True)]
+        raise OptionError("--against", against.program, f"not one of {', '.join(PROGRAMS)}")
+    return [ArmSpec.other(against.program, how, _tried(peer)) for how, peer in peers]
+
+
+def _tried(peer: Peer | Skipped) -> Peer | Skipped:
+    """The peer, if it decodes a few tokens; a failure in the middle of a benchmark would cost the rest of it."""
+    if isinstance(peer, Skipped):
+        return peer
+    try:
+        peer.decode(_TRIAL, _TRIAL_TOKENS, SamplingSettings(), lambda: None)
+    except FILES_AT_FAULT as error:
+        return Skipped(f"it fails on this model: {shortened(str(error)) or type(error).__name__}")
+    return peer
 
 
 class MlxLm(Peer):
@@ -91,16 +121,53 @@ def timed(tokens: Callable[[], Iterator[int]], num_tokens: int, check: Check) ->
     return PeerText(tuple(taken), filled - began, time.perf_counter() - filled)
 
 
-def _assisted_mlx_lm(model: LoadedModel, draft_model: Path | None) -> Peer | Skipped:
-    if not can_trim_prompt_cache(make_prompt_cache(model.target.model)):
-        return Skipped("mlx-lm drafts only for models whose caches can be cut, and this one has others")
-    if draft_model is None:
-        return Skipped("mlx-lm drafts with a second model: --against-draft FOLDER")
-    drafting = load(draft_model)
-    if drafting.target.vocab_size != model.target.vocab_size:
-        raise OptionError(
-            "--against-draft",
-            draft_model,
-            f"has a vocabulary of {drafting.target.vocab_size} tokens, the model one of {model.target.vocab_size}",
-        )
-    return MlxLm(model, drafting.target.model)
+def _assisted_mlx_lm(against: Against) -> tuple[str, Peer | Skipped]:
+    """mlx-lm's speculative loop, which drafts with a second model and cuts the caches of both."""
+    why_not = _why_not_cut(against.model.target.model, against.most_tokens)
+    if why_not is not None:
+        return ASSISTED, Skipped(why_not)
+    if against.draft_model is None:
+        return ASSISTED, Skipped("mlx-lm drafts with a second model, which --against-draft FOLDER names")
+    drafting = _draft_model(against.draft_model, against.model)
+    if isinstance(drafting, Skipped):
+        return ASSISTED, drafting
+    why_not = _why_not_cut(drafting, against.most_tokens)
+    if why_not is not None:
+        return ASSISTED, Skipped(f"as a draft model: {why_not}")
+    return WITH_DRAFTS, MlxLm(against.model, drafting)
+
+
+def _draft_model(path: Path, model: LoadedModel) -> Any:
+    """The model that drafts, in the dtype of the one that verifies, or why there is none. Raises `OptionError`."""
+    if not path.is_dir():
+        raise OptionError("--against-draft", path, "no such folder")
+    try:
+        drafting, _ = load_model(path)
+    except (*FILES_AT_FAULT, OSError) as error:
+        return Skipped(f"mlx-lm cannot load {path.name} as a draft model: {shortened(str(error))}")
+    cast(drafting, model.target.dtype)
+    vocab_size = drafting(mx.array([[0]])).shape[-1]
+    if vocab_size != model.target.vocab_size:
+        reason = f"has a vocabulary of {vocab_size} tokens, the model one of {model.target.vocab_size}"
+        raise OptionError("--against-draft", path, reason)
+    return drafting
+
+
+def _why_not_cut(model: Any, most_tokens: int) -> str | None:
+    """Why mlx-lm cannot take refused drafts back out of the caches of ``model``; None if it can."""
+    caches = make_prompt_cache(model)
+    if not can_trim_prompt_cache(caches):
+        return "mlx-lm drafts only for models whose caches can be cut, and a recurrent state cannot be"
+    # a cache of a sliding window stops being cut, without a word, once it is full
+    windows = [size for cache in caches for size in _windows(cache)]
+    if windows and most_tokens + _NUM_DRAFT_TOKENS >= min(windows):
+        return f"mlx-lm cannot take drafts back once a window of {min(windows)} tokens is full"
+    return None
+
+
+def _windows(cache: Any) -> list[int]:
+    """Sizes of the sliding windows in a cache, which may be made of several."""
+    if hasattr(cache, "caches"):
+        return [size for part in cache.caches for size in _windows(part)]
+    size = getattr(cache, "max_size", None)
+    return [] if size is None else [size]

@@ -4,36 +4,39 @@ import time
 from collections.abc import Sequence
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from skulk_core.bench.workload import Check, Peer, PeerText, Skipped
+from huggingface_hub.errors import StrictDataclassError
+
+from skulk_core.bench.workload import ASSISTED, WITH_DRAFTS, WITH_LOOKUP, Check, Peer, PeerText, Skipped
 from skulk_core.errors import OptionError
-from skulk_core.models.loading import LoadedModel, shortened
+from skulk_core.models.loading import FILES_AT_FAULT, shortened
 from skulk_core.sampling.settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from skulk_core.bench.against import Against
 
 # what its documentation drafts by prompt lookup
 _LOOKUP_TOKENS = 10
 _DTYPES = {"mlx.core.float32": "float32", "mlx.core.bfloat16": "bfloat16", "mlx.core.float16": "float16"}
 
 
-def open_transformers(
-    path: Path, model: LoadedModel, draft_model: Path | None
-) -> tuple[Peer | Skipped, Peer | Skipped]:
-    """The plain and the assisted peer for the checkpoint ``path``, or why there is none."""
-    why_not = _why_not(path, model)
+def open_transformers(against: "Against") -> list[tuple[str, Peer | Skipped]]:
+    """How it is assisted, and the peer or why there is none: plain, and as well as this release can."""
+    why_not = _why_not(against)
     if why_not is not None:
-        return Skipped(why_not), Skipped(why_not)
-    loaded = _load(path, str(model.target.dtype))
+        return [("", Skipped(why_not)), (ASSISTED, Skipped(why_not))]
+    loaded = _load(against.path, str(against.model.target.dtype))
     if isinstance(loaded, Skipped):
-        return loaded, loaded
-    return Transformers(loaded, {}), _assisted(loaded, model, draft_model)
+        return [("", loaded), (ASSISTED, loaded)]
+    return [("", Transformers(loaded)), *_assisted(loaded, against)]
 
 
 class Transformers(Peer):
     """`generate` with the given way of assisting; all else as its documentation has it."""
 
-    def __init__(self, model: Any, assisting: dict[str, Any]) -> None:
-        self._model, self._assisting = model, assisting
+    def __init__(self, model: Any, assistant: Any | None = None, lookup_tokens: int | None = None) -> None:
+        self._model, self._assistant, self._lookup_tokens = model, assistant, lookup_tokens
 
     def decode(self, prompt: Sequence[int], num_tokens: int, settings: SamplingSettings, check: Check) -> PeerText:
         """See `Peer`."""
@@ -44,7 +47,12 @@ class Transformers(Peer):
         drawn = {} if settings.is_greedy else _drawn(settings)
         make_config: Any = GenerationConfig
         config = make_config(
-            max_new_tokens=num_tokens, do_sample=not settings.is_greedy, eos_token_id=None, pad_token_id=0, **drawn
+            max_new_tokens=num_tokens,
+            do_sample=not settings.is_greedy,
+            eos_token_id=None,
+            pad_token_id=0,
+            prompt_lookup_num_tokens=self._lookup_tokens,
+            **drawn,
         )
         clock, fed = _Clock(check), torch.tensor([list(prompt)])
         began = time.perf_counter()
@@ -53,7 +61,7 @@ class Transformers(Peer):
             attention_mask=torch.ones_like(fed),
             generation_config=config,
             streamer=clock,
-            **self._assisting,
+            assistant_model=self._assistant,
         )
         ended = time.perf_counter()
         tokens = tuple(out[0, len(prompt) :].tolist())
@@ -80,12 +88,12 @@ class _Clock:
         return
 
 
-def _why_not(path: Path, model: LoadedModel) -> str | None:
+def _why_not(against: "Against") -> str | None:
     if util.find_spec("torch") is None:
         return "torch is not installed: pip install 'skulk-mtp[publish]'"
-    if path.is_file():
+    if against.path.is_file():
         return "a GGUF file is not read by transformers here"
-    if model.quantization is not None:
+    if against.model.quantization is not None:
         return "transformers cannot read weights that MLX has packed"
     return None
 
@@ -100,25 +108,27 @@ def _load(path: Path, dtype: str) -> Any | Skipped:
     auto: Any = transformers.AutoModelForCausalLM
     try:
         model, found = auto.from_pretrained(path, dtype=_DTYPES[dtype], output_loading_info=True, local_files_only=True)
-    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-        return Skipped(f"transformers cannot load it: {shortened(str(error))}")
+    except (*FILES_AT_FAULT, ImportError, OSError, StrictDataclassError) as error:
+        return Skipped(f"transformers {transformers.__version__} cannot load it: {shortened(str(error))}")
     missing = sorted(found["missing_keys"])
     if missing:
         return Skipped(f"transformers finds no weights for {', '.join(missing[:3])}, and would make some up")
     return model.eval()
 
 
-def _assisted(loaded: Any, model: LoadedModel, draft_model: Path | None) -> Peer | Skipped:
+def _assisted(loaded: Any, against: "Against") -> list[tuple[str, Peer | Skipped]]:
     if getattr(loaded, "_is_stateful", False):
-        return Skipped("transformers assists no model that has a recurrent state, as this one has")
-    if draft_model is not None:
-        drafting = _load(draft_model, str(model.target.dtype))
-        if isinstance(drafting, Skipped):
-            raise OptionError("--against-draft", draft_model, drafting.reason)
-        return Transformers(loaded, {"assistant_model": drafting})
-    if getattr(loaded.config.get_text_config(), "num_mtp_layers", None):
-        return Transformers(loaded, {"use_mtp": True})
-    return Transformers(loaded, {"prompt_lookup_num_tokens": _LOOKUP_TOKENS})
+        return [(ASSISTED, Skipped("transformers assists no model that has a recurrent state, as this one has"))]
+    lookup = (WITH_LOOKUP, Transformers(loaded, lookup_tokens=_LOOKUP_TOKENS))
+    path = against.draft_model or against.assistant
+    if path is None:
+        return [lookup]
+    if not path.is_dir():
+        raise OptionError("--against-draft", path, "no such folder")
+    drafting = _load(path, str(against.model.target.dtype))
+    if isinstance(drafting, Skipped):
+        return [(ASSISTED, Skipped(f"as a draft model, {path.name}: {drafting.reason}")), lookup]
+    return [(WITH_DRAFTS, Transformers(loaded, drafting))]
 
 
 def _drawn(settings: SamplingSettings) -> dict[str, Any]:

@@ -192,7 +192,7 @@ def split_plot(case: Case) -> Plot | None:
     worst = max(profile.other_s / profile.decode_s for _, profile in known)
     return Plot(
         "Where the time goes",
-        f"With a barrier after every part; at most {worst:.1%} of it has no name.",
+        f"With a barrier after every part; what is in none of them is at most {worst:.1%}.",
         "ms a token",
         "",
         steps,

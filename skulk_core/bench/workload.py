@@ -13,6 +13,8 @@ from skulk_core.sampling.settings import MAX_SEED, SamplingSettings
 from skulk_core.types import Exactness
 
 Check = Callable[[], None]
+# how another program is assisted: with a draft model, with prompt lookup, or in a way that cannot be had here
+WITH_DRAFTS, WITH_LOOKUP, ASSISTED = "+ drafts", "+ lookup", "assisted"
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class ArmSpec:
         return ArmSpec(AUTO, make_policy=make_policy)
 
     @staticmethod
-    def other(program: str, peer: Peer | Skipped, *, assisted: bool) -> "ArmSpec":
-        """Another program's plain or assisted decoding."""
-        return ArmSpec(f"{program} assisted" if assisted else program, program, peer=peer)
+    def other(program: str, how: str, peer: Peer | Skipped) -> "ArmSpec":
+        """Another program's decoding, ``how`` it is assisted: plain if empty."""
+        return ArmSpec(f"{program} {how}".rstrip(), program, peer=peer)
 
 
 def name_of(depth: int) -> str:
@@ -94,6 +96,11 @@ class Workload:
     num_turns: int
     settings: SamplingSettings
     exactness: Exactness = Exactness.ARGMAX
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the longest prompt and its answer."""
+        return max(map(len, self.prompts)) + self.num_tokens
 
     def settings_of(self, turn: int, prompt: int) -> SamplingSettings:
         """Every text has a seed of its own, the same in every arm."""

@@ -36,10 +36,10 @@ class BackendError(SkulkError):
 
 
 class ModelNameError(SkulkError):
-    """MODEL is neither `demo`, nor a folder that exists, nor OWNER/NAME[@REVISION]."""
+    """MODEL is nothing that the command takes; ``decodes`` says that `demo` and GGUF files would be, too."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        self.name, self.reason = name, reason
+    def __init__(self, name: str, reason: str, *, decodes: bool = False) -> None:
+        self.name, self.reason, self.decodes = name, reason, decodes
         super().__init__(f"{name}: {reason}")
 
 

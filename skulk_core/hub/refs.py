@@ -62,17 +62,7 @@ def parse_model(text: str) -> DemoRef | FolderRef | RepoRef:
 
     `demo` is always the built-in one; a folder of that name is written `./demo`. Raises `ModelNameError`.
     """
-    if text == DEMO:
-        return DemoRef()
-    path = os.path.expanduser(text)
-    if os.path.isdir(path):
-        return FolderRef(Path(path))
-    if os.path.exists(path):
-        raise ModelNameError(text, "is a file; a model is a folder with config.json")
-    ref = _parse_repo(text)
-    if isinstance(ref, RepoRef):
-        return ref
-    raise ModelNameError(text, _why_not_a_model(text) or ref)
+    return _parse_model(text, decodes=False)
 
 
 def parse_trunk(text: str) -> DemoRef | FolderRef | FileRef | RepoRef:
@@ -81,10 +71,11 @@ def parse_trunk(text: str) -> DemoRef | FolderRef | FileRef | RepoRef:
     if path.is_file():
         if path.suffix.lower() == GGUF_SUFFIX:
             return FileRef(path)
-        raise ModelNameError(text, f"is a file; a model is a folder with config.json, or a file *{GGUF_SUFFIX}")
+        reason = f"is a file; a model is a folder with config.json, or a file *{GGUF_SUFFIX}"
+        raise ModelNameError(text, reason, decodes=True)
     if text.endswith(GGUF_SUFFIX) and not path.exists():
-        raise ModelNameError(text, "the file does not exist")
-    return parse_model(text)
+        raise ModelNameError(text, "no such file", decodes=True)
+    return _parse_model(text, decodes=True)
 
 
 def parse_sidecar(text: str) -> FileRef | FolderRef | RepoRef:
@@ -111,6 +102,20 @@ def parse_sidecar(text: str) -> FileRef | FolderRef | RepoRef:
     raise OptionError("--sidecar", text, ref)
 
 
+def _parse_model(text: str, *, decodes: bool) -> DemoRef | FolderRef | RepoRef:
+    if text == DEMO:
+        return DemoRef()
+    path = os.path.expanduser(text)
+    if os.path.isdir(path):
+        return FolderRef(Path(path))
+    if os.path.exists(path):
+        raise ModelNameError(text, "is a file; a model is a folder with config.json", decodes=decodes)
+    ref = _parse_repo(text)
+    if isinstance(ref, RepoRef):
+        return ref
+    raise ModelNameError(text, _why_not_a_model(text, decodes=decodes) or ref, decodes=decodes)
+
+
 def _parse_repo(text: str) -> RepoRef | str:
     """The repository, or why `text` is none."""
     repo, at, revision = text.partition("@")
@@ -132,17 +137,19 @@ def _looks_like_a_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or text.endswith("/") or text.partition("@")[0].count("/") > 1
 
 
-def _why_not_a_model(text: str) -> str:
+def _why_not_a_model(text: str, *, decodes: bool) -> str:
     """A better reason than "no repository", where the text gives one; else empty."""
     if not text:
         return "the name is empty"
     if _looks_like_a_path(text):
-        return "the folder does not exist"
+        return "no such folder"
     if "/" in text:
         return ""
     try:
         folders = sorted(entry.name for entry in os.scandir() if entry.is_dir())
     except OSError:  # a folder one may not list offers no hint
         folders = []
-    hint = near_miss(text, [DEMO, *folders])
-    return f"neither {DEMO}, nor a folder here, nor a repository, which is written OWNER/NAME{hint}"
+    # what does not decode has no use for the demo, and is not to offer it
+    hint = near_miss(text, [DEMO, *folders] if decodes else folders)
+    neither = f"neither {DEMO}, nor" if decodes else "neither"
+    return f"{neither} a folder here, nor a repository, which is written OWNER/NAME{hint}"

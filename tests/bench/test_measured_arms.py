@@ -132,7 +132,7 @@ def test_what_was_measured_before_an_interrupt_is_kept() -> None:
 
 
 def test_an_arm_that_cannot_be_measured_says_why() -> None:
-    skipped = ArmSpec.other("mlx-lm", Skipped("no second model"), assisted=True)
+    skipped = ArmSpec.other("mlx-lm", "assisted", Skipped("no second model"))
     case = measured(Noting(), workload(num_turns=1), [skipped, ArmSpec.fixed(0)], Quiet())
     assert case.arms[0].skipped == "no second model"
     assert case.arms[0].samples == ()

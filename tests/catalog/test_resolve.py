@@ -221,7 +221,7 @@ def test_addresses_of_the_hub_are_repositories(text: str, repo: str, revision: s
         ("https://huggingface.co/Qwen", "not the address of a repository"),
         ("https://huggingface.co/datasets/a/b", "the address of a dataset, not of a model"),
         ("https://huggingface.co/a/b/discussions/3", "not the address"),
-        ("./nowhere", "the folder does not exist"),
+        ("./nowhere", "no such folder"),
         ("demo", "comes with its own sidecar"),
     ],
 )

@@ -83,6 +83,11 @@ def test_every_option_of_run_is_taken_or_refused_in_words() -> None:
         (("--allow-plain",), "measures nothing"),
         (("--link-delay", "5"), "cannot be added"),
         (("--split", "4,4"), "--peers"),
+        (("--suite", "--tokens", "50"), "cases of its own"),
+        (("--suite", "--prompts", "code"), "cases of its own"),
+        (("--suite", "--context", "50"), "cases of its own"),
+        (("--suite", "--temperature", "1"), "cases of its own"),
+        (("--against", "mlxlm"), "--against': 'mlxlm' is not one of mlx-lm, transformers"),
     ):
         done = in_process("bench", "demo", *refused)
         assert done.code == 2, refused
@@ -215,7 +220,10 @@ def test_two_receipts_are_compared(tmp_path: Path) -> None:
 
 def test_a_comparison_needs_two_receipts(tmp_path: Path) -> None:
     first = write(tmp_path, "a.json", receipt())
-    assert in_process("bench", "compare", first).code == 2
+    for files in ((), (first,), (first, first, first)):
+        done = in_process("bench", "compare", *files)
+        assert done.code == 2
+        assert "two files" in done.stderr
     (tmp_path / "c.json").write_text("{}")
     done = in_process("bench", "compare", first, tmp_path / "c.json")
     assert done.code == 1

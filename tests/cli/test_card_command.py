@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_checkpoints import demo_copy
+from cli_checkpoints import demo_copy, demo_with_own_head
 from cli_runner import in_process
 
 from skulk_core.formats.cards import Card, read_cards
@@ -33,25 +33,26 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def shown(*arguments: str | Path) -> dict[str, object]:
+def shown(*arguments: str | Path) -> dict[str, tuple[object, str]]:
+    """Every setting's value and who says so."""
     done = in_process("card", "show", *arguments, "--json")
     assert done.code == 0, done.stderr
-    answer = done.answer
-    assert isinstance(answer, dict)
-    return answer
+    names = ("depth", "sidecar", "dtype", "head_precision")
+    return {name: (done.answer[name]["value"], done.answer[name]["because"]) for name in names}
 
 
 def test_a_card_says_more_than_an_entry_and_keeps_the_rest(catalog: Path) -> None:
     """What somebody wrote into their catalog by hand would be lost, or what they set not followed."""
-    assert (shown("me/A")["depth"], shown("me/A", "--hosts", "3")["depth"]) == (2, 1)
+    assert (shown("me/A")["depth"][0], shown("me/A", "--hosts", "3")["depth"][0]) == (2, 1)
     assert in_process("card", "set", "me/A", "--depth", "4", "--head-precision", "8bit").code == 0
     assert in_process("card", "set", "me/A", "--depth", "0", "--hosts", "3").code == 0
     assert catalog.read_text().startswith(WRITTEN)
     (card,) = read_cards(catalog)
     assert card == Card(model="me/A", default_depth=4, depth_by_hosts=((3, 0),), head_precision="8bit")
-    depths = [shown("me/A", "--hosts", str(hosts))["depth"] for hosts in (1, 2, 3, 5)]
+    depths = [shown("me/A", "--hosts", str(hosts))["depth"][0] for hosts in (1, 2, 3, 5)]
     assert depths == [4, 4, 0, 0]
-    assert shown("me/A")["because"] == "your card"
+    assert shown("me/A")["depth"] == (4, "your card")
+    assert shown("me/A")["head_precision"] == ("8bit", "your card")
 
 
 def test_what_is_unset_is_gone_and_an_empty_card_too(catalog: Path) -> None:
@@ -59,14 +60,16 @@ def test_what_is_unset_is_gone_and_an_empty_card_too(catalog: Path) -> None:
     in_process("card", "set", "me/B", "--depth", "auto")
     in_process("card", "set", "me/A", "--unset", "depth", "--unset", "dtype")
     assert [card.model for card in read_cards(catalog)] == ["me/B"]
-    assert shown("me/A")["depth"] == 2
-    assert shown("me/B")["depth"] == "auto"
+    assert shown("me/A")["depth"] == (2, "the catalog, of me/A")
+    assert shown("me/B")["depth"] == ("auto", "your card")
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ((), "says nothing"),
+        (("--depth", "deep"), "--depth deep: must be a number or auto"),
+        (("--sidecar", "./nowhere"), "no such file or folder"),
         (("--depth", "-1"), "at least 0"),
         (("--depth", "auto", "--hosts", "2"), "one host"),
         (("--dtype", "float33"), "float32"),
@@ -80,6 +83,32 @@ def test_what_cannot_be_kept_is_refused(catalog: Path, arguments: tuple[str, ...
     assert done.code != 0
     assert says in done.stderr
     assert catalog.read_text() == WRITTEN
+
+
+def test_what_is_shown_is_what_a_run_takes(catalog: Path, tmp_path: Path) -> None:
+    """A card that names another head, depth or precision than the run uses is worse than none."""
+    whole, bare = demo_with_own_head(tmp_path / "whole"), demo_copy(tmp_path / "bare")
+    for model in ("demo", bare):
+        said = shown(model)
+        answer = in_process("run", model, "x", "--max-tokens", "4", "--json").answer
+        assert (answer["sidecar"], answer["stats"]["draft_depth"]) == (said["sidecar"][0], said["depth"][0]), model
+    carried = in_process("run", whole, "x", "--max-tokens", "4", "--draft-depth", "1", "--json").answer["sidecar"]
+    assert shown(whole)["sidecar"] == (carried, "the checkpoint carries it")
+    assert shown(whole)["depth"] == ("auto", "nobody says otherwise; chosen round by round")
+    assert shown(bare)["depth"] == (0, "no draft head is known")
+    assert shown("me/A")["sidecar"][0] == "me/a-mtp"
+    assert in_process("card", "set", bare, "--sidecar", _demo_sidecar(), "--dtype", "bfloat16").code == 0
+    assert shown(bare)["sidecar"] == (str(_demo_sidecar()), "your card")
+    assert shown(bare)["dtype"] == ("bfloat16", "your card")
+    at_home = tmp_path / "head.safetensors"
+    at_home.write_bytes(_demo_sidecar().read_bytes())
+    assert in_process("card", "set", "demo", "--sidecar", at_home).code == 0
+    at_home.unlink()
+    assert shown("demo")["sidecar"] == (str(at_home), "your card, but: no such file or folder")
+    in_process("run", "demo", "x").assert_fails(2, "your card of demo", "no such file", "skulk card edit demo")
+    text = in_process("card", "show", bare).stdout
+    for line in (f"sidecar           {_demo_sidecar()}  (your card)", "dtype             bfloat16  (your card)"):
+        assert line in text
 
 
 def test_a_card_is_followed_by_run(catalog: Path, tmp_path: Path) -> None:

@@ -58,7 +58,15 @@ def test_a_block_is_taken_as_it_stands(lines: str) -> None:
     assert chat(lines, "--max-tokens", "8").stdout == once("Return the\nnumber of\\\n/elements", 8) + "\n"
 
 
+def test_a_block_that_nobody_closes_is_told() -> None:
+    """A pipe that ends too soon would look answered: nothing was said, and nothing complained."""
+    finished = chat(f'{SAID}\n"""Return the\nnumber\n', "--max-tokens", "8")
+    assert finished.stdout == once(SAID, 8) + "\n"
+    assert "was not closed" in finished.stderr
+
+
 def test_a_backslash_continues_a_line() -> None:
+    assert chat(f"{SAID}\\", "--max-tokens", "8").stdout == once(SAID, 8) + "\n"
     assert chat("Return the\\\nnumber\n", "--max-tokens", "8").stdout == once("Return the\nnumber", 8) + "\n"
 
 

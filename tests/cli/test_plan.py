@@ -22,6 +22,7 @@ def test_a_model_on_the_hub_is_planned_from_its_headers(tmp_path: Path) -> None:
             {
                 "plan": ("plan", "owner/plain", "--peers", "local:2", "--json"),
                 "large": ("plan", "owner/long", "--context", "900000000", "--peers", "local:2"),
+                "shown": ("plan", "owner/plain", "--peers", "local:2"),
                 "many": ("plan", "owner/plain", "--peers", "local:9"),
             }
         )
@@ -31,6 +32,8 @@ def test_a_model_on_the_hub_is_planned_from_its_headers(tmp_path: Path) -> None:
     assert planned.code == 0, planned.stderr
     stages = planned.answer["stages"]
     assert [stage["layers"] for stage in stages] == [[0, 1], [1, 2]]
+    # as `run --json` has them
+    assert "[0, 1)" in done["shown"].stdout
     whole = sum(len(content) for name, content in files.items() if name.endswith(".safetensors"))
     # float32 on this machine, stored in half of it or in as much; the embedding is on both sides
     said = sum(stage["parts"]["layers"] + stage["parts"]["parts"] for stage in stages)

@@ -29,7 +29,8 @@ MISTAKES: dict[str, tuple[list[Argument], list[str]]] = {
     "unknown option": (["demo", "hi", "--frobnicate"], ["No such option", "--frobnicate", "--help"]),
     "two prompts": (["demo", "hi", "there"], ["there"]),
     "no model": ([], ["model"]),
-    "missing folder": (["./no/such", "hi"], ["./no/such", "the folder does not exist", "OWNER/NAME"]),
+    "missing folder": (["./no/such", "hi"], ["./no/such", "no such folder", "OWNER/NAME"]),
+    "missing folder and no prompt": (["/no/such"], ["/no/such: no such folder"]),
     "misspelt name": (["dmeo", "hi"], ["dmeo", "demo"]),
     "missing sidecar": (
         ["demo", "hi", "--sidecar", "./nowhere.safetensors"],

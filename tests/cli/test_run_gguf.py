@@ -154,7 +154,7 @@ REFUSALS = {
         ["quant.gguf: holds tensors in Q4_K (such as blk.0.ffn_up.weight)", "Q8_0", "mlx_lm.convert"],
     ),
     "hostile.gguf": (FAILED, ["architecture '\\x1b[31m[red]' is not supported", "Supported types: ", "qwen3"]),
-    "nowhere.gguf": (USAGE, ["the file does not exist"]),
+    "nowhere.gguf": (USAGE, ["no such file"]),
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from skulk_core.errors import FileError, ModelNameError, OptionError
-from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef, parse_model, parse_sidecar
+from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef, parse_model, parse_sidecar, parse_trunk
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_home_is_expanded(here: Path) -> None:
 
 @pytest.mark.parametrize("text", ["./nope", "../nope", "/nope", "~/nope", "models/owner/name", "nope/", "~nobody/x"])
 def test_a_path_that_is_not_there(text: str) -> None:
-    with pytest.raises(ModelNameError, match="the folder does not exist"):
+    with pytest.raises(ModelNameError, match="no such folder"):
         parse_model(text)
 
 
@@ -67,14 +67,23 @@ def test_a_file_is_not_a_model(here: Path) -> None:
 def test_a_near_miss_is_suggested(here: Path, text: str, hint: str) -> None:
     (here / "tiny").mkdir()
     with pytest.raises(ModelNameError, match=f"did you mean {hint}"):
-        parse_model(text)
+        parse_trunk(text)
+
+
+def test_the_demo_is_offered_only_where_something_decodes() -> None:
+    """`swp extract dem` would be sent to a model that has nothing to extract."""
+    for text in ("dmeo", "something"):
+        with pytest.raises(ModelNameError) as caught:
+            parse_model(text)
+        assert "demo" not in str(caught.value)
+        assert not caught.value.decodes
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("", "empty"),
-        ("something", "neither demo, nor a folder here, nor a repository"),
+        ("something", "neither a folder here, nor a repository"),
         ("owner/name@", "no revision after the @"),
         ("owner/na me", "OWNER/NAME"),
         ("-owner/name", "OWNER/NAME"),
