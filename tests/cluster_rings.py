@@ -10,6 +10,7 @@ from skulk_core.cluster.engine import ClusterEngine, Hooks
 from skulk_core.cluster.epoch import Member, Starter
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.recovery import Recovery
+from skulk_core.cluster.slow_links import LinkShape
 from skulk_core.cluster.transport import start
 from skulk_core.decode.decoder import Decoder
 from skulk_core.decode.depth import DepthPolicy
@@ -55,6 +56,7 @@ def ring(
     lease_s: float = 8.0,
     check: Callable[[], None] = lambda: None,
     tensor: bool = False,
+    links: LinkShape | None = None,
 ) -> ClusterEngine:
     """An engine over ``len(edges) - 1`` workers, not started; after a loss the layers are shared out evenly."""
     hosts = local_hosts(len(edges) - 1)
@@ -84,7 +86,7 @@ def ring(
         )
 
     hooks = (notes or Notes()).hooks(check)
-    return ClusterEngine(Recovery(hosts, place), hooks, starter=starter, lease_s=lease_s)
+    return ClusterEngine(Recovery(hosts, place), hooks, starter=starter, lease_s=lease_s, links=links)
 
 
 def answer(

@@ -13,6 +13,7 @@ from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.journal import Journal
 from skulk_core.cluster.pace import Pace
 from skulk_core.cluster.recovery import Recovery
+from skulk_core.cluster.slow_links import LinkShape
 from skulk_core.cluster.transport import start
 from skulk_core.cluster.wire import read_round, sampling_frame
 from skulk_core.decode.certificate import Certificate, Divergence
@@ -71,8 +72,17 @@ class Hooks:
 class ClusterEngine(Engine):
     """One model over the workers of an epoch, and of the next one when a worker is lost."""
 
-    def __init__(self, recovery: Recovery, hooks: Hooks, *, starter: Starter = start, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        recovery: Recovery,
+        hooks: Hooks,
+        *,
+        starter: Starter = start,
+        lease_s: float = LEASE_S,
+        links: LinkShape | None = None,
+    ) -> None:
         self._recovery, self._hooks, self._starter, self._lease_s = recovery, hooks, starter, lease_s
+        self._links = links
         self._epoch: Epoch | None = None
         self._journal: Journal | None = None
         self._text, self._base, self._asked = 0, (0, 0, 0), False
@@ -211,7 +221,9 @@ class ClusterEngine(Engine):
 
     def _begin_epoch(self) -> None:
         members = self._recovery.next_members()
-        self._epoch = Epoch(members, self._hooks.check, starter=self._starter, lease_s=self._lease_s)
+        self._epoch = Epoch(
+            members, self._hooks.check, starter=self._starter, lease_s=self._lease_s, links=self._links
+        )
         try:
             self._epoch.begin(self._hooks.on_loading)
         except BaseException:

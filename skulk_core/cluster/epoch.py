@@ -12,6 +12,7 @@ from skulk_core.cluster.backends import settings_for
 from skulk_core.cluster.channel import Channel, WorkerProcess
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.peers import Host
+from skulk_core.cluster.slow_links import LinkShape, SlowLinks
 from skulk_core.cluster.transport import start
 from skulk_core.errors import HostMismatch, RingError, SkulkError
 
@@ -41,10 +42,19 @@ class Member:
 
 
 class Epoch:
-    """The workers of one plan. Its methods raise `SkulkError` as soon as one of the workers is known to be lost."""
+    """The workers of one plan. Its methods raise `SkulkError` as soon as one of the workers is known to be lost.
+
+    With ``links`` every link of the ring is made slower than it is, by `slow_links`; None where none is.
+    """
 
     def __init__(
-        self, members: Sequence[Member], check: Check, *, starter: Starter = start, lease_s: float = LEASE_S
+        self,
+        members: Sequence[Member],
+        check: Check,
+        *,
+        starter: Starter = start,
+        lease_s: float = LEASE_S,
+        links: LinkShape | None = None,
     ) -> None:
         assert [member.assignment.rank for member in members] == list(range(len(members)))
         self.members, self._check = tuple(members), check
@@ -53,6 +63,8 @@ class Epoch:
         self._events: queue.SimpleQueue[tuple[int, Frame | None]] = queue.SimpleQueue()
         self._channels: list[Channel] = []
         self._starter, self._working_lease_s, self._lease_s = starter, lease_s, _LOAD_LEASE_S
+        self._links = links if links is not None and not links.is_real else None
+        self.slow_links: SlowLinks | None = None
         # what the decider said while something else was waited for
         self._unread: deque[Frame] = deque()
 
@@ -91,7 +103,11 @@ class Epoch:
             for member, frame in zip(self.members, self.loaded, strict=True)
         ]
         hosts, backend = [member.host for member in self.members], self.members[0].assignment.backend
-        for channel, told in zip(self._channels, settings_for(backend, hosts, addresses), strict=True):
+        called = None
+        if self._links is not None:
+            self.slow_links = SlowLinks(self._links, addresses)
+            called = self.slow_links.addresses
+        for channel, told in zip(self._channels, settings_for(backend, hosts, addresses, called), strict=True):
             channel.send("ring", settings=dict(told.environment), files=dict(told.files))
         self._from_all("joined", deadline_s=_JOIN_S)
 
@@ -128,6 +144,8 @@ class Epoch:
         for channel in self._channels:
             if at_once or not channel.wait(0):
                 channel.kill()
+        if self.slow_links is not None:
+            self.slow_links.close()
 
     def _next(self, deadline_s: float | None, began_s: float) -> tuple[int, Frame]:
         """The next frame of any worker."""
