@@ -10,6 +10,7 @@ from cli.render import out, show, visible
 from skulk_core.bench.tables import (
     Table,
     cases_table,
+    costs_table,
     facts,
     live_rows,
     notes,
@@ -49,6 +50,9 @@ def show_receipt(receipt: "Receipt") -> None:
         for note in notes(case):
             out(visible(note) + "\n")
         show(_drawn(work_table(case), "what it took"))
+        costs = costs_table(case)
+        if costs.rows:
+            show(_drawn(costs, "what the parts of a round cost by themselves, ms"))
         split = split_table(case)
         if split.rows:
             show(_drawn(split, "where the time goes, with a barrier after every part"))

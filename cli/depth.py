@@ -104,15 +104,14 @@ def ring_costs(
 def _measured(
     model: "LoadedModel", drafter: "DraftHead | None", settings: "SamplingSettings", exchange: "Exchange | None"
 ) -> list[float]:
-    from skulk_core.bench.costs import measure_costs
+    from skulk_core.bench.costs import measure_costs, measure_rounds
     from skulk_core.sampling.stochastic import make_sampler
 
     text, sampler = model.tokenizer.encode(_TEXT)[:64], make_sampler(settings)
     pass_s = measure_costs(model.target, None, text, [0], sampler, 1, exchange).verify_s[1]
     # where a pass is slow the measurement is too: fewer depths, each measured once
     most, repeats = next((most, repeats) for limit, most, repeats in _EFFORT if pass_s <= limit)
-    costs = measure_costs(model.target, drafter, text, list(range(most + 1)), sampler, repeats, exchange)
-    return [costs.whole_s[depth] for depth in range(most + 1)]
+    return list(measure_rounds(model.target, drafter, text, most, sampler, repeats, exchange))
 
 
 # at least 64 tokens with any tokenizer

@@ -1,9 +1,9 @@
 """A receipt as tables of text: what a terminal, a Markdown file and README show alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from skulk_core.formats.receipt import Arm, Case, Figures, Range, Receipt
+from skulk_core.formats.receipt import Arm, Case, Counts, Figures, Range, Receipt
 
 _MANY_PROMPT_TOKENS = 256
 
@@ -55,6 +55,8 @@ def work_table(case: Case) -> Table:
         "passes",
         "waits",
         "peak MB",
+        "messages a round",
+        "bytes a round",
         "prompt s",
         "distinct 4-grams",
         "predicted",
@@ -71,7 +73,9 @@ def work_table(case: Case) -> Table:
                 arm.name,
                 "" if figures.passes is None else f"{figures.passes}",
                 "" if arm.counts is None else f"{arm.counts.synchronisations}",
-                "" if figures.peak_nbytes is None else f"{figures.peak_nbytes / 1e6:,.0f}",
+                _peaks(arm, figures),
+                _per_round(arm.counts, "messages", 1),
+                _per_round(arm.counts, "message_nbytes", 0),
                 _median(figures.prefill_s, 3) if max(case.prompts.tokens, default=0) >= _MANY_PROMPT_TOKENS else "",
                 percent(arm.distinct_4grams),
                 number(predicted, 1),
@@ -79,6 +83,23 @@ def work_table(case: Case) -> Table:
             )
         )
     return Table(tuple((name, name != "arm") for name in names), tuple(rows)).without_empty()
+
+
+def costs_table(case: Case) -> Table:
+    """What the parts of a round cost by themselves, in milliseconds, by the depth of the round."""
+    names = ("depth", "draft", "pass", "of it lap", "settle", "round")
+    costs, rows = case.costs, []
+    for width in sorted(map(int, costs.verify_s)) if costs is not None else ():
+        assert costs is not None
+        seconds = (
+            costs.draft_s.get(str(width - 1)),
+            costs.verify_s[str(width)],
+            costs.lap_s.get(str(width)),
+            costs.commit_s if width == 1 else costs.settle_s.get(str(width)),
+            costs.round_s(width - 1),
+        )
+        rows.append((str(width - 1), *("" if part is None else f"{1000 * part:.2f}" for part in seconds)))
+    return Table(tuple((name, True) for name in names), tuple(rows)).without_empty()
 
 
 def split_table(case: Case) -> Table:
@@ -135,7 +156,7 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
         ("sidecar's sha256", sidecar.sha256 if sidecar is not None else ""),
         ("machine", f"{machine.processor}, {machine.cores} cores, {machine.memory_nbytes / 1e9:.0f} GB"),
         ("system", f"{machine.system}; {machine.backend} {machine.device}; BLAS {machine.blas}{threads}"),
-        ("hosts", f"{receipt.hosts}" + (f", {receipt.link_delay_ms:g} ms added" if receipt.link_delay_ms else "")),
+        ("hosts", _hosts(receipt)),
         ("versions", ", ".join(f"{name} {version}" for name, version in receipt.versions.items() if version)),
         ("started", f"{receipt.started}, took {receipt.took_s:,.0f} s"),
         ("command", receipt.command),
@@ -165,6 +186,14 @@ def notes(case: Case) -> list[str]:
             f"Drift: {case.reference} took {abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time in the "
             f"last turn than in the first (all turns: from {least:+.1%} to {greatest:+.1%})."
         )
+    if any(arm.profile is not None and arm.profile.link_s for arm in case.arms):
+        said.append(
+            "Parts of a round are those of the deciding host. It waits for rows during laps (link): for links, and for "
+            "the layers of the other hosts."
+            if case.costs is not None and case.costs.lap_s
+            else "Parts of a round are those of the deciding host; with every layer on every host what it waits for "
+            "within layers stands under verify, and a lap by itself cannot be measured."
+        )
     shares = [arm.distinct_4grams for arm in case.arms if arm.distinct_4grams is not None]
     if shares and min(shares) < 0.5:
         said.append("The texts repeat themselves (distinct 4-grams), which makes drafting easier than on other texts.")
@@ -173,6 +202,58 @@ def notes(case: Case) -> list[str]:
             "Drawn tokens cannot be compared one by one: their distribution is that of plain decoding by proof."
         )
     return said
+
+
+def links_table(receipts: Sequence[Receipt]) -> Table:
+    """Gains over links, beside those that costs measured on the very ring predict; a line for each receipt."""
+    names = (
+        "hosts",
+        "link",
+        "plain round, ms",
+        "depth 0 tok/s",
+        "best",
+        "tok/s",
+        "× depth 0",
+        "predicted",
+        "measured / predicted",
+        "of all depths",
+    )
+    rows = []
+    for receipt in receipts:
+        case = receipt.cases[0]
+        best, plain, costs = case.best, case.arm(case.reference), case.costs
+        ratios = {arm.name: gain / told for arm in case.arms for gain, told in _gains(case, arm)}
+        if best is None or plain is None or best.name not in ratios:
+            continue
+        figures, round_s = case.figures(best), None if costs is None else costs.round_s(0)
+        ((gain, told),) = _gains(case, best)
+        rows.append(
+            (
+                str(receipt.hosts),
+                link(receipt) or "as it is",
+                "" if round_s is None else f"{1000 * round_s:.1f}",
+                _median(case.figures(plain).tokens_per_s, 1),
+                best.name,
+                _median(figures.tokens_per_s, 1),
+                number(gain, 2),
+                number(told, 2),
+                number(ratios[best.name], 2),
+                spread(Range.of(drafting), 2) if (drafting := _others(ratios, case.reference)) else "",
+            )
+        )
+    numbers = (True, False, True, True, False, True, True, True, True, True)
+    return Table(tuple(zip(names, numbers, strict=True)), tuple(rows))
+
+
+def _others(ratios: Mapping[str, float], name: str) -> list[float]:
+    return [ratio for key, ratio in ratios.items() if key != name]
+
+
+def _gains(case: Case, arm: Arm) -> list[tuple[float, float]]:
+    """The arm's speed-up against plain decoding as measured and as predicted; none where one of them is not known."""
+    speedup, plain = case.figures(arm).speedup, case.arm(case.reference)
+    predicted, reference = arm.predicted_tokens_per_s, None if plain is None else plain.predicted_tokens_per_s
+    return [(speedup.median, predicted / reference)] if speedup is not None and predicted and reference else []
 
 
 def live_rows(
@@ -202,6 +283,18 @@ def acceptance(figures: Figures) -> str:
     return " ".join(f"{share:.0%}" for share in figures.acceptance)
 
 
+def _peaks(arm: Arm, figures: Figures) -> str:
+    """The greatest peak, of several hosts each one's."""
+    known = arm.peaks_by_rank or (() if figures.peak_nbytes is None else (figures.peak_nbytes,))
+    return " + ".join(f"{nbytes / 1e6:,.0f}" for nbytes in known)
+
+
+def _per_round(counts: Counts | None, name: str, digits: int) -> str:
+    if counts is None or not counts.counted_rounds:
+        return ""
+    return f"{getattr(counts, name) / counts.counted_rounds:,.{digits}f}"
+
+
 def spread(found: Range | None, digits: int) -> str:
     """From the least to the greatest."""
     return "" if found is None else f"{found.least:.{digits}f}–{found.greatest:.{digits}f}"
@@ -215,6 +308,20 @@ def number(value: float | None, digits: int) -> str:
 def percent(share: float | None) -> str:
     """A share in per cent, empty for none."""
     return "" if share is None else f"{share:.0%}"
+
+
+def link(receipt: Receipt) -> str:
+    """What every link between neighbours was made to be; empty where nothing was changed."""
+    delay = f"{receipt.link_delay_ms:g} ms one way" if receipt.link_delay_ms else ""
+    rate = "" if receipt.link_rate_mbps is None else f"{receipt.link_rate_mbps:g} Mbit/s"
+    return ", ".join(filter(None, (delay, rate)))
+
+
+def _hosts(receipt: Receipt) -> str:
+    made = link(receipt)
+    parts = " + ".join(str(stage.end - stage.start) for stage in receipt.stages)
+    layers = f", layers {parts}" if parts and receipt.stages[-1].start else ""
+    return f"{receipt.hosts}{layers}" + (f", every link made to be {made}" if made else "")
 
 
 def _median(found: Range | None, digits: int) -> str:

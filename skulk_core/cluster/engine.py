@@ -1,7 +1,7 @@
 """Decoding over workers, behind the interface of an engine in this process; it outlives the loss of hosts."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -198,6 +198,33 @@ class ClusterEngine(Engine):
         divergences = tuple(Divergence(**divergence) for divergence in found["divergences"])
         return Certificate(found["compared"], divergences, found["smallest_gap"], found["bound"])
 
+    def at_decider(self, what: str, asked: Mapping[str, object]) -> Frame:
+        """Have the decider measure ``what``; the text that was begun last cannot go on afterwards.
+
+        Raises `SkulkError` if a worker is lost: what another ring would measure is no answer.
+        """
+        self._text += 1
+        if self._epoch is None:
+            self._begin_epoch()
+        self.epoch.ask("measure", text=self._text, what=what, asked=dict(asked))
+        try:
+            found: Frame = self._heard("measured", self._text, _PASS_S)["found"]
+        finally:
+            self._stop(self._text)
+        return found
+
+    def reset_peaks(self) -> None:
+        self._peaks(reset=True)
+
+    def peaks(self) -> tuple[int, ...]:
+        return self._peaks(reset=False)
+
+    def _peaks(self, *, reset: bool) -> tuple[int, ...]:
+        # a figure is not worth a new ring: whoever decodes next will see what is wrong with this one
+        with suppress(ClusterError):
+            return self.epoch.peaks(reset=reset) if self._epoch is not None else ()
+        return ()
+
     def _stop(self, text: int) -> None:
         """Nobody wants more of a text; of one that has ended this says nothing."""
         if self._epoch is not None:
@@ -221,9 +248,7 @@ class ClusterEngine(Engine):
 
     def _begin_epoch(self) -> None:
         members = self._recovery.next_members()
-        self._epoch = Epoch(
-            members, self._hooks.check, starter=self._starter, lease_s=self._lease_s, links=self._links
-        )
+        self._epoch = Epoch(members, self._hooks.check, starter=self._starter, lease_s=self._lease_s, links=self._links)
         try:
             self._epoch.begin(self._hooks.on_loading)
         except BaseException:

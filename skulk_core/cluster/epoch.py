@@ -132,6 +132,12 @@ class Epoch:
         frames = self._from_all("counted", deadline_s=self._lease_s)
         return sum(frame["messages"] for frame in frames), sum(frame["nbytes"] for frame in frames)
 
+    def peaks(self, *, reset: bool) -> tuple[int, ...]:
+        """The most bytes that MLX held on each rank since the last ``reset``, which this may be one of."""
+        for channel in self._channels:
+            channel.send("peak", reset=reset)
+        return tuple(int(frame["nbytes"]) for frame in self._from_all("peaked", deadline_s=self._lease_s))
+
     def close(self, *, at_once: bool = False, impatient: Callable[[], bool] = lambda: False) -> None:
         """End every worker; those that do not end by themselves are killed. Returns when none is left here."""
         if not at_once:
