@@ -162,6 +162,8 @@ def bench_command(
         against_draft,
         over,
     )
+    if save_depth and not links.is_real:
+        raise OptionError("--save-depth", "", "would keep what is best over links that were made slower than they are")
     if out_folder is not None:
         prepare_folder(out_folder)
     finish(run_bench(wish, Reporter(quiet=quiet, verbose=verbose)), out_folder, json_output, save_depth=save_depth)

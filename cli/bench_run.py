@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skulk_core.bench.measure import Measurement
     from skulk_core.bench.prompts import PromptSet
     from skulk_core.bench.workload import ArmSpec, Workload
-    from skulk_core.cluster.slow_links import LinkShape
+    from skulk_core.cluster.delay_line import LinkShape
     from skulk_core.decode.session import Session
     from skulk_core.formats.receipt import ModelRecord, Receipt, SidecarRecord, StageRecord
     from skulk_core.sampling.settings import SamplingSettings

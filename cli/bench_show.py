@@ -15,6 +15,7 @@ from skulk_core.bench.tables import (
     live_rows,
     notes,
     number,
+    ring_table,
     speed_table,
     split_table,
     work_table,
@@ -50,6 +51,9 @@ def show_receipt(receipt: "Receipt") -> None:
         for note in notes(case):
             out(visible(note) + "\n")
         show(_drawn(work_table(case), "what it took"))
+        ring = ring_table(case)
+        if ring.rows:
+            show(_drawn(ring, "between the hosts in a round, and what each needed"))
         costs = costs_table(case)
         if costs.rows:
             show(_drawn(costs, "what the parts of a round cost by themselves, ms"))

@@ -90,15 +90,13 @@ def set_command(
         if name not in UNSET:
             raise OptionError("--unset", name, f"not one of {', '.join(UNSET)}{near_miss(name, UNSET)}")
     number = read_depth(depth)
-    if number == AUTO and hosts > 1:
-        raise OptionError("--depth", AUTO, "holds for one host and more; --unset depth --hosts N takes a number out")
 
     def changed(card: Card) -> Card:
         for name in unset or ():
             card = _without(card, name, hosts)
         if number is not None and hosts == 1:
             card = replace(card, default_depth=number)
-        elif isinstance(number, int):
+        elif number is not None:
             by_hosts = {**dict(card.depth_by_hosts), hosts: number}
             card = replace(card, depth_by_hosts=tuple(sorted(by_hosts.items())))
         return replace(

@@ -11,7 +11,7 @@ from cli.loading import NGRAM, Choice, Loaded, with_card
 from cli.options import read_conventions
 from cli.program import INTERRUPTS
 from cli.render import Reporter, say
-from skulk_core.cluster.slow_links import LinkShape
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.errors import OptionError
 from skulk_core.hub.refs import RepoRef, parse_trunk
 from skulk_core.runtime.device import auto_dtype, load_mlx

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skulk_core.cluster.assignment import Assignment, Drafting, Shard
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.cluster.engine import ClusterEngine, Hooks
 from skulk_core.cluster.epoch import Member, Starter
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.recovery import Recovery
-from skulk_core.cluster.slow_links import LinkShape
 from skulk_core.cluster.transport import start
 from skulk_core.decode.decoder import Decoder
 from skulk_core.decode.depth import DepthPolicy

@@ -1,9 +1,9 @@
 """A receipt as tables of text: what a terminal, a Markdown file and README show alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skulk_core.formats.receipt import Arm, Case, Counts, Figures, Range, Receipt
+from skulk_core.formats.receipt import Arm, Case, Figures, Range, Receipt
 
 _MANY_PROMPT_TOKENS = 256
 
@@ -55,8 +55,6 @@ def work_table(case: Case) -> Table:
         "passes",
         "waits",
         "peak MB",
-        "messages a round",
-        "bytes a round",
         "prompt s",
         "distinct 4-grams",
         "predicted",
@@ -65,7 +63,6 @@ def work_table(case: Case) -> Table:
     rows = []
     for arm in case.arms:
         figures, predicted = case.figures(arm), arm.predicted_tokens_per_s
-        speed = figures.tokens_per_s
         if not arm.samples:
             continue
         rows.append(
@@ -73,16 +70,32 @@ def work_table(case: Case) -> Table:
                 arm.name,
                 "" if figures.passes is None else f"{figures.passes}",
                 "" if arm.counts is None else f"{arm.counts.synchronisations}",
-                _peaks(arm, figures),
-                _per_round(arm.counts, "messages", 1),
-                _per_round(arm.counts, "message_nbytes", 0),
+                "" if figures.peak_nbytes is None else f"{figures.peak_nbytes / 1e6:,.0f}",
                 _median(figures.prefill_s, 3) if max(case.prompts.tokens, default=0) >= _MANY_PROMPT_TOKENS else "",
                 percent(arm.distinct_4grams),
                 number(predicted, 1),
-                "" if predicted is None or speed is None else f"{speed.median / predicted:.2f}",
+                "" if not predicted or not arm.total_tokens_per_s else f"{arm.total_tokens_per_s / predicted:.2f}",
             )
         )
     return Table(tuple((name, name != "arm") for name in names), tuple(rows)).without_empty()
+
+
+def ring_table(case: Case) -> Table:
+    """What went from rank to rank in a round, and how much memory each rank needed; empty on one host."""
+    num_ranks = max((len(arm.peaks_by_rank) for arm in case.arms), default=0)
+    peaks = [f"{'peak MB, ' if not rank else ''}rank {rank}" for rank in range(num_ranks)]
+    rows = []
+    for arm in case.arms:
+        counts = arm.counts
+        if counts is None or not counts.counted_rounds:
+            continue
+        sent = (
+            f"{counts.messages / counts.counted_rounds:.1f}",
+            f"{counts.message_nbytes / counts.counted_rounds:,.0f}",
+        )
+        held = [f"{nbytes / 1e6:,.0f}" for nbytes in arm.peaks_by_rank]
+        rows.append((arm.name, *sent, *held, *[""] * (num_ranks - len(held))))
+    return Table(tuple((name, name != "arm") for name in ("arm", "messages", "bytes", *peaks)), tuple(rows))
 
 
 def costs_table(case: Case) -> Table:
@@ -205,7 +218,10 @@ def notes(case: Case) -> list[str]:
 
 
 def links_table(receipts: Sequence[Receipt]) -> Table:
-    """Gains over links, beside those that costs measured on the very ring predict; a line for each receipt."""
+    """Gains over links, beside those that costs measured on the very ring predict; a line for each receipt.
+
+    Speeds are those of all texts of an arm together, as predictions are.
+    """
     names = (
         "hosts",
         "link",
@@ -222,38 +238,37 @@ def links_table(receipts: Sequence[Receipt]) -> Table:
     for receipt in receipts:
         case = receipt.cases[0]
         best, plain, costs = case.best, case.arm(case.reference), case.costs
-        ratios = {arm.name: gain / told for arm in case.arms for gain, told in _gains(case, arm)}
-        if best is None or plain is None or best.name not in ratios:
+        gains = {arm.name: gain for arm in case.arms if (gain := _gain(case, arm)) is not None}
+        if best is None or plain is None or best.name not in gains:
             continue
-        figures, round_s = case.figures(best), None if costs is None else costs.round_s(0)
-        ((gain, told),) = _gains(case, best)
+        round_s, (measured, told) = None if costs is None else costs.round_s(0), gains[best.name]
+        ratios = [ours / theirs for name, (ours, theirs) in gains.items() if name != case.reference]
         rows.append(
             (
                 str(receipt.hosts),
                 link(receipt) or "as it is",
                 "" if round_s is None else f"{1000 * round_s:.1f}",
-                _median(case.figures(plain).tokens_per_s, 1),
+                number(plain.total_tokens_per_s, 1),
                 best.name,
-                _median(figures.tokens_per_s, 1),
-                number(gain, 2),
+                number(best.total_tokens_per_s, 1),
+                number(measured, 2),
                 number(told, 2),
-                number(ratios[best.name], 2),
-                spread(Range.of(drafting), 2) if (drafting := _others(ratios, case.reference)) else "",
+                number(measured / told, 2),
+                spread(Range.of(ratios), 2) if ratios else "",
             )
         )
     numbers = (True, False, True, True, False, True, True, True, True, True)
     return Table(tuple(zip(names, numbers, strict=True)), tuple(rows))
 
 
-def _others(ratios: Mapping[str, float], name: str) -> list[float]:
-    return [ratio for key, ratio in ratios.items() if key != name]
-
-
-def _gains(case: Case, arm: Arm) -> list[tuple[float, float]]:
-    """The arm's speed-up against plain decoding as measured and as predicted; none where one of them is not known."""
-    speedup, plain = case.figures(arm).speedup, case.arm(case.reference)
-    predicted, reference = arm.predicted_tokens_per_s, None if plain is None else plain.predicted_tokens_per_s
-    return [(speedup.median, predicted / reference)] if speedup is not None and predicted and reference else []
+def _gain(case: Case, arm: Arm) -> tuple[float, float] | None:
+    """How many times faster than plain decoding the arm was, and should have been; None where one is not known."""
+    plain = case.arm(case.reference)
+    if plain is None or not arm.counts_for_speed:
+        return None
+    speed, reference = arm.total_tokens_per_s, plain.total_tokens_per_s
+    told, told_plain = arm.predicted_tokens_per_s, plain.predicted_tokens_per_s
+    return (speed / reference, told / told_plain) if speed and reference and told and told_plain else None
 
 
 def live_rows(
@@ -281,18 +296,6 @@ def certificate(arm: Arm, case: Case) -> str:
 def acceptance(figures: Figures) -> str:
     """Shares by position."""
     return " ".join(f"{share:.0%}" for share in figures.acceptance)
-
-
-def _peaks(arm: Arm, figures: Figures) -> str:
-    """The greatest peak, of several hosts each one's."""
-    known = arm.peaks_by_rank or (() if figures.peak_nbytes is None else (figures.peak_nbytes,))
-    return " + ".join(f"{nbytes / 1e6:,.0f}" for nbytes in known)
-
-
-def _per_round(counts: Counts | None, name: str, digits: int) -> str:
-    if counts is None or not counts.counted_rounds:
-        return ""
-    return f"{getattr(counts, name) / counts.counted_rounds:,.{digits}f}"
 
 
 def spread(found: Range | None, digits: int) -> str:

@@ -8,12 +8,12 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.cluster.epoch import LEASE_S, Epoch, Starter
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.journal import Journal
 from skulk_core.cluster.pace import Pace
 from skulk_core.cluster.recovery import Recovery
-from skulk_core.cluster.slow_links import LinkShape
 from skulk_core.cluster.transport import start
 from skulk_core.cluster.wire import read_round, sampling_frame
 from skulk_core.decode.certificate import Certificate, Divergence

@@ -10,9 +10,10 @@ from typing import Any
 from skulk_core.cluster.assignment import Assignment
 from skulk_core.cluster.backends import settings_for
 from skulk_core.cluster.channel import Channel, WorkerProcess
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.peers import Host
-from skulk_core.cluster.slow_links import LinkShape, SlowLinks
+from skulk_core.cluster.slow_links import SlowLinks
 from skulk_core.cluster.transport import start
 from skulk_core.errors import HostMismatch, RingError, SkulkError
 

@@ -12,34 +12,17 @@ import select
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from skulk_core.cluster.delay_line import DelayLine, LinkShape
 from skulk_core.errors import RingError
 
-# As much as is taken in at once. At a limited rate less: the parts of a message leave one after another.
-_READ_NBYTES, _PACED_NBYTES = 1 << 16, 1 << 12
-# Beyond this a sender waits, as at a real link that is full.
-_MOST_UNDER_WAY_NBYTES = 256 << 20
 # A neighbour that does not listen yet is called again so soon.
 _CALL_AGAIN_S = 0.02
 _CONNECT_S = 5.0
 _LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class LinkShape:
-    """What every link is made to be: ``delay_s`` one way, and at most ``rate_mbps`` Mbit/s each way, None: as it is."""
-
-    delay_s: float = 0.0
-    rate_mbps: float | None = None
-
-    @property
-    def is_real(self) -> bool:
-        """Whether nothing is changed."""
-        return not self.delay_s and self.rate_mbps is None
 
 
 class SlowLinks:
@@ -148,7 +131,7 @@ class _Connection:
         for one in self._sockets:
             one.setblocking(False)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.lines = (_Line(shape, caller, answered), _Line(shape, answered, caller))
+        self.lines = (DelayLine(shape, caller, answered), DelayLine(shape, answered, caller))
 
     @property
     def nbytes(self) -> int:
@@ -169,57 +152,3 @@ class _Connection:
     def close(self) -> None:
         for one in self._sockets:
             one.close()
-
-
-class _Line:
-    """One direction. Under way are pairs of when they arrive and what; the last of all is empty, the sender's end."""
-
-    def __init__(self, shape: LinkShape, source: socket.socket, sink: socket.socket) -> None:
-        self.source, self.sink = source, sink
-        self._delay_s = shape.delay_s
-        self._s_per_byte = 0.0 if shape.rate_mbps is None else 8e-6 / shape.rate_mbps
-        self._read_nbytes = _READ_NBYTES if shape.rate_mbps is None else _PACED_NBYTES
-        self._under_way: deque[tuple[float, memoryview]] = deque()
-        self._under_way_nbytes = 0
-        self._free_s = 0.0
-        self._ended = self.is_done = self.is_blocked = False
-        self.nbytes = 0
-
-    @property
-    def wants_bytes(self) -> bool:
-        return not self._ended and self._under_way_nbytes < _MOST_UNDER_WAY_NBYTES
-
-    @property
-    def due_s(self) -> float | None:
-        """When the next bytes arrive."""
-        return self._under_way[0][0] if self._under_way else None
-
-    def take(self) -> None:
-        """Send what the sender has handed over: the link is busy with it for as long as its rate says."""
-        data = self.source.recv(self._read_nbytes)
-        self._free_s = max(self._free_s, time.monotonic()) + len(data) * self._s_per_byte
-        self._under_way.append((self._free_s + self._delay_s, memoryview(data)))
-        self._under_way_nbytes += len(data)
-        self._ended = not data
-
-    def deliver(self, *, unblocked: bool) -> None:
-        """Hand over what has arrived, as far as the receiver takes it."""
-        if self.is_blocked and not unblocked:
-            return
-        self.is_blocked = False
-        while self._under_way and self._under_way[0][0] <= time.monotonic():
-            due_s, data = self._under_way.popleft()
-            if not data:
-                self.sink.shutdown(socket.SHUT_WR)
-                self.is_done = True
-                return
-            try:
-                sent = self.sink.send(data)
-            except BlockingIOError:
-                sent = 0
-            self.nbytes += sent
-            self._under_way_nbytes -= sent
-            if sent < len(data):
-                self._under_way.appendleft((due_s, data[sent:]))
-                self.is_blocked = True
-                return

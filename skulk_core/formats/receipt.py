@@ -156,6 +156,7 @@ class Figures:
 class Arm:
     """One way of decoding. `depth` is the draft depth of a fixed one, None for `auto` and for other programs.
 
+    `predicted_tokens_per_s` is what isolated costs give for its rounds, all texts together.
     `counts`, `certificate`, `profile` and `predicted_tokens_per_s` are None where there is nothing of the kind: other
     programs have no rounds of ours, drawn tokens no certificate. `failed` says why an arm's speed does not count,
     `skipped` why it was not measured at all.
@@ -173,6 +174,12 @@ class Arm:
     predicted_tokens_per_s: float | None
     failed: str | None
     skipped: str | None
+
+    @property
+    def total_tokens_per_s(self) -> float | None:
+        """Tokens of all texts together over their seconds, as predictions have it; None without texts."""
+        seconds = sum(sample.decode_s for sample in self.samples)
+        return sum(sample.tokens for sample in self.samples) / seconds if seconds else None
 
     @property
     def peaks_by_rank(self) -> tuple[int, ...]:
