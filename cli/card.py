@@ -166,7 +166,7 @@ def _placed(sidecar: str | None) -> str | None:
 
 _PAGE = """# The card of {model}. Keys, all of which may be left out:
 #   default_depth: 2            tokens to draft on one host: a number, or auto
-#   depth_by_hosts: {{2: 1}}      from so many hosts on, another depth
+#   depth_by_hosts: {{2: 1}}      from so many hosts on, another depth, or auto
 #   sidecar: OWNER/NAME         or a path: the draft head to take
 #   dtype: float32              float32, bfloat16, float16
 #   head_precision: 8bit        trunk, float32, bfloat16, float16, 8bit, 4bit

@@ -9,6 +9,8 @@ from cli.render import Reporter
 from skulk_core.errors import OptionError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from skulk_core.decode.depth import DepthPolicy
     from skulk_core.decode.exchange import Exchange
     from skulk_core.heads.base import DraftHead
@@ -19,8 +21,13 @@ AUTO = "auto"
 Auto = Literal["auto"]
 # beyond this drafts hardly pay anywhere, and every depth more must be measured
 AUTO_MOST = 6
-# (seconds of a pass over one row up to which, greatest depth, repeats)
-_EFFORT = ((0.1, AUTO_MOST, 7), (0.4, 4, 2), (float("inf"), 1, 1))
+# (seconds of a pass over one row up to which, depths measured, repeats): costs between two depths lie between theirs,
+# and the deepest is always known, for it pays most where passes are slow because hosts are far apart
+_EFFORT = (
+    (0.1, tuple(range(AUTO_MOST + 1)), 7),
+    (0.4, (0, 1, 2, 4, AUTO_MOST), 2),
+    (float("inf"), (0, 1, AUTO_MOST), 1),
+)
 
 DraftDepth = Annotated[
     str | None,
@@ -104,14 +111,25 @@ def ring_costs(
 def _measured(
     model: "LoadedModel", drafter: "DraftHead | None", settings: "SamplingSettings", exchange: "Exchange | None"
 ) -> list[float]:
-    from skulk_core.bench.costs import measure_costs, measure_rounds
+    from skulk_core.bench.costs import measure_rounds
     from skulk_core.sampling.stochastic import make_sampler
 
     text, sampler = model.tokenizer.encode(_TEXT)[:64], make_sampler(settings)
-    pass_s = measure_costs(model.target, None, text, [0], sampler, 1, exchange).verify_s[1]
-    # where a pass is slow the measurement is too: fewer depths, each measured once
-    most, repeats = next((most, repeats) for limit, most, repeats in _EFFORT if pass_s <= limit)
-    return list(measure_rounds(model.target, drafter, text, most, sampler, repeats, exchange))
+    pass_s = measure_rounds(model.target, None, text, [0], sampler, 1, exchange)[0]
+    # where a pass is slow the measurement is too: fewer depths, each measured less often
+    depths, repeats = next((depths, repeats) for limit, depths, repeats in _EFFORT if pass_s <= limit)
+    return _between(measure_rounds(model.target, drafter, text, depths, sampler, repeats, exchange))
+
+
+def _between(known: "Mapping[int, float]") -> list[float]:
+    """Costs at every depth from 0 to the greatest that is known; those between two known ones lie on a line."""
+    costs = []
+    for depth in range(max(known) + 1):
+        below = max(one for one in known if one <= depth)
+        above = min(one for one in known if one >= depth)
+        share = (depth - below) / (above - below) if above > below else 0.0
+        costs.append(known[below] + share * (known[above] - known[below]))
+    return costs
 
 
 # at least 64 tokens with any tokenizer

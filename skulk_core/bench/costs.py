@@ -18,7 +18,6 @@ from skulk_core.models.base import Hidden, Target
 from skulk_core.sampling.base import Draft, Sampler
 from skulk_core.sampling.greedy import GreedySampler
 
-_REPEATS = 15
 # (seconds of a pass over one row up to which, repeats of every part)
 _EFFORT = ((0.03, 15), (0.15, 5), (float("inf"), 2))
 _Parts = Mapping[tuple[str, int], Callable[[], float]]
@@ -117,19 +116,18 @@ def measure_rounds(
     target: Target,
     head: DraftHead | None,
     prompt: Sequence[int],
-    most: int,
+    depths: Sequence[int],
     sampler: Sampler | None = None,
-    repeats: int = _REPEATS,
+    repeats: int = 1,
     exchange: Exchange | None = None,
-) -> tuple[float, ...]:
-    """Median seconds of whole rounds at depths from 0 to ``most``, with one wait at the end of each.
+) -> dict[int, float]:
+    """Median seconds of whole rounds at ``depths``, with one wait at the end of each.
 
     Building a part overlaps computing another, as in the loop. ``exchange`` as in `measure_costs`.
     """
-    measured = _Rounds(target, head, prompt, range(most + 1), sampler, exchange)
-    parts = {("whole", depth): partial(measured.whole, depth) for depth in range(most + 1)}
-    medians = _in_turn(parts, repeats, _nothing)
-    return tuple(medians["whole", depth] for depth in range(most + 1))
+    measured = _Rounds(target, head, prompt, depths, sampler, exchange)
+    parts = {("whole", depth): partial(measured.whole, depth) for depth in depths}
+    return {depth: seconds for (_, depth), seconds in _in_turn(parts, repeats, _nothing).items()}
 
 
 class _Rounds:

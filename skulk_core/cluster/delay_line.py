@@ -29,8 +29,8 @@ class DelayLine:
     """From ``source`` to ``sink``, both of them non-blocking; somebody else waits until it has something to do.
 
     ``under_way_nbytes`` counts what was taken and not handed over yet, ``nbytes`` what was; ``is_done`` tells that the
-    source's end was passed on, ``is_blocked`` that the sink takes nothing at present. Its methods raise `OSError` when a
-    side is gone.
+    source's end was passed on, ``is_blocked`` that the sink takes nothing at present. `take` and `deliver` raise
+    `OSError` when a side is gone.
     """
 
     def __init__(
