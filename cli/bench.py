@@ -110,7 +110,8 @@ def bench_command(
     link: cluster.Link = None,
     push: cluster.Push = False,
     allow_public_link: cluster.AllowPublicLink = False,
-    link_delay: Annotated[float | None, typer.Option(metavar="MS", hidden=True)] = None,
+    link_delay: cluster.LinkDelay = None,
+    link_rate: cluster.LinkRate = None,
     stop: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
     chat: Annotated[bool, typer.Option("--chat", hidden=True)] = False,
     allow_plain: Annotated[bool, typer.Option("--allow-plain", hidden=True)] = False,
@@ -133,7 +134,8 @@ def bench_command(
         raise OptionError(
             str(files[0]), "", f"one MODEL is measured at a time; two receipts: skulk bench {COMPARE} A B"
         )
-    refuse_options_of_run(stop, chat=chat, allow_plain=allow_plain, link_delay=link_delay)
+    refuse_options_of_run(stop, chat=chat, allow_plain=allow_plain)
+    links = cluster.read_links(link_delay, link_rate, peers, backend)
     if suite:
         refuse_options_with_suite(tokens, prompts, context, temperature)
     options.at_least("--tokens", tokens, 2)
@@ -164,7 +166,7 @@ def bench_command(
     if peers is None:
         cluster.refuse_alone(shard=shard, split=split, backend=backend, link=link)
     else:
-        over = cluster.Spread(peers, shard, split, backend, tuple(link or ()), allow_public_link, push)
+        over = cluster.Spread(peers, shard, split, backend, tuple(link or ()), allow_public_link, push, links=links)
         if against is not None:
             raise OptionError("--against", against, "is measured on one host; leave --peers out")
     wish = Wish(
@@ -183,6 +185,8 @@ def bench_command(
         against_draft,
         over,
     )
+    if save_depth and not links.is_real:
+        raise OptionError("--save-depth", "", "would keep what is best over links that were made slower than they are")
     if out_folder is not None:
         prepare_folder(out_folder)
     finish(run_bench(wish, Reporter(quiet=quiet, verbose=verbose)), out_folder, json_output, save_depth=save_depth)

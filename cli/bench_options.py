@@ -19,7 +19,6 @@ DEFAULT_SEED = 0
 DEFAULT_TOKENS, DEFAULT_PROMPTS = 200, "docs"
 _NO_STOP = "completions have their full length here, so that arms can be compared: nothing ends them"
 _NO_PLAIN = "a benchmark of a head that is not there measures nothing; --draft-depth 0 measures plain decoding"
-_NO_DELAY = "a delay cannot be added to the ring's link yet; where the system has netem, `tc qdisc` can"
 _NO_CHAT = "a benchmark decodes prompts one by one; for messages there is --prompts chat"
 
 
@@ -73,16 +72,14 @@ def read_depths(text: str) -> Depths:
     return Depths(tuple(sorted(fixed | {0})), AUTO in parts)
 
 
-def refuse_options_of_run(stop: list[str] | None, *, chat: bool, allow_plain: bool, link_delay: float | None) -> None:
-    """Options of `run` that mean nothing to a benchmark, and what cannot be done. Raises `OptionError`: it says why."""
+def refuse_options_of_run(stop: list[str] | None, *, chat: bool, allow_plain: bool) -> None:
+    """Options of `run` that mean nothing to a benchmark. Raises `OptionError`: it says why."""
     if stop:
         raise OptionError("--stop", "", _NO_STOP)
     if chat:
         raise OptionError("--chat", "", _NO_CHAT)
     if allow_plain:
         raise OptionError("--allow-plain", "", _NO_PLAIN)
-    if link_delay is not None:
-        raise OptionError("--link-delay", link_delay, _NO_DELAY)
 
 
 def refuse_options_with_suite(tokens: int | None, prompts: str | None, context: int | None, temperature: float) -> None:

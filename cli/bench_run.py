@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from skulk_core.bench.measure import Measurement
     from skulk_core.bench.prompts import PromptSet
     from skulk_core.bench.workload import ArmSpec, Workload
+    from skulk_core.cluster.delay_line import LinkShape
     from skulk_core.decode.session import Session
-    from skulk_core.formats.receipt import ModelRecord, Receipt, SidecarRecord
+    from skulk_core.formats.receipt import ModelRecord, Receipt, SidecarRecord, StageRecord
     from skulk_core.sampling.settings import SamplingSettings
 
 Keep = Callable[["Receipt"], None]
@@ -64,7 +65,8 @@ class Running:
     loaded: Loaded
     model: "ModelRecord"
     sidecar: "SidecarRecord | None"
-    num_hosts: int
+    stages: tuple["StageRecord", ...]
+    links: "LinkShape | None"
     measurements: list["Measurement"]
     complete: bool = False
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -82,11 +84,13 @@ class Running:
             command=shlex.join(["skulk", *(_without_folders(argument) for argument in sys.argv[1:])]),
             versions=versions(),
             machine=machine_record(),
-            hosts=self.num_hosts,
-            link_delay_ms=0.0,
+            hosts=max(len(self.stages), 1),
+            link_delay_ms=0.0 if self.links is None else 1000 * self.links.delay_s,
             model=self.model,
             sidecar=self.sidecar,
             cases=tuple(one.record() for one in self.measurements if one.run.num_done),
+            link_rate_mbps=None if self.links is None else self.links.rate_mbps,
+            stages=self.stages if len(self.stages) > 1 else (),
         )
 
 
@@ -101,6 +105,7 @@ def run_bench(wish: Wish, reporter: Reporter) -> Running:
 
 
 def _measured(wish: Wish, loaded: Loaded, reporter: Reporter) -> Running:
+    from skulk_core.bench.instruments import LocalInstruments, RingInstruments
     from skulk_core.bench.measure import Bench, measure
     from skulk_core.bench.workload import Local
     from skulk_core.decode.engine import LocalEngine
@@ -109,12 +114,13 @@ def _measured(wish: Wish, loaded: Loaded, reporter: Reporter) -> Running:
         measurements = _prepare(wish, loaded, reporter)
         target, tokenizer = loaded.model.target, loaded.model.tokenizer
         if loaded.engine is None:
+            engine = LocalEngine(target, tokenizer, loaded.drafter)
             local = Local(target, tokenizer, loaded.drafter)
-            bench = Bench(LocalEngine(target, tokenizer, loaded.drafter), local, certify=wish.certify)
+            bench = Bench(engine, LocalInstruments(engine, local), certify=wish.certify)
         else:
-            bench = Bench(loaded.engine, None, certify=wish.certify)
-        num_hosts = 1 if loaded.engine is None else len(loaded.engine.epoch.loaded)
-        running = Running(loaded, _model(loaded), _sidecar(loaded), num_hosts, measurements)
+            bench = Bench(loaded.engine, RingInstruments(loaded.engine), certify=wish.certify)
+        links = None if wish.over is None else wish.over.links
+        running = Running(loaded, _model(loaded), _sidecar(loaded), _stages(loaded), links, measurements)
         with interrupts_at_checks() as interrupts:
             watch = _Watch(reporter, interrupts, sum(one.run.num_texts for one in measurements))
             try:
@@ -230,11 +236,25 @@ def _sidecar(loaded: Loaded) -> "SidecarRecord | None":
         return None
     head = loaded.head
     if loaded.engine is not None:
-        # its file is on the decider: without a digest no card can quote these figures
-        return sidecar_record(loaded.head_name, None, "on the last host", str(loaded.engine.drafter["precision"]))
+        from skulk_core.bench.instruments import sidecar_at_decider
+
+        # its file is on the decider, which knows what it read
+        layout, sha256 = sidecar_at_decider(loaded.engine)
+        precision = str(loaded.engine.drafter["precision"]) or "none"
+        return replace(sidecar_record(loaded.head_name, None, layout, precision), sha256=sha256)
     if head is None:
         return sidecar_record(loaded.head_name, None, "none", "none")
     return sidecar_record(loaded.head_name, head.origin, head.layout, head.precision)
+
+
+def _stages(loaded: Loaded) -> tuple["StageRecord", ...]:
+    from skulk_core.formats.receipt import StageRecord
+
+    if loaded.engine is None:
+        return ()
+    epoch = loaded.engine.epoch
+    ranks = zip((member.assignment for member in epoch.members), epoch.loaded, strict=True)
+    return tuple(StageRecord(part.start, part.end, int(frame["nbytes"])) for part, frame in ranks)
 
 
 def _without_folders(argument: str) -> str:

@@ -10,10 +10,12 @@ from cli.render import out, show, visible
 from skulk_core.bench.tables import (
     Table,
     cases_table,
+    costs_table,
     facts,
     live_rows,
     notes,
     number,
+    ring_table,
     speed_table,
     split_table,
     work_table,
@@ -49,6 +51,12 @@ def show_receipt(receipt: "Receipt") -> None:
         for note in notes(case):
             out(visible(note) + "\n")
         show(_drawn(work_table(case), "what it took"))
+        ring = ring_table(case)
+        if ring.rows:
+            show(_drawn(ring, "between the hosts in a round, and what each needed"))
+        costs = costs_table(case)
+        if costs.rows:
+            show(_drawn(costs, "what the parts of a round cost by themselves, ms"))
         split = split_table(case)
         if split.rows:
             show(_drawn(split, "where the time goes, with a barrier after every part"))

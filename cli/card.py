@@ -22,7 +22,6 @@ from skulk_core.catalog.lookup import card_name
 from skulk_core.catalog.user import change_card
 from skulk_core.errors import FormatError, OptionError, ProgramError
 from skulk_core.formats.cards import Card, card_mapping, read_card
-from skulk_core.formats.receipt import AUTO
 from skulk_core.formats.suggest import near_miss
 from skulk_core.formats.yaml_file import parse_yaml, read_text
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
@@ -106,15 +105,13 @@ def set_command(
         if name not in UNSET:
             raise OptionError("--unset", name, f"not one of {', '.join(UNSET)}{near_miss(name, UNSET)}")
     number = read_depth(depth, "--depth")
-    if number == AUTO and hosts > 1:
-        raise OptionError("--depth", AUTO, "holds for one host and more; --unset depth --hosts N takes a number out")
 
     def changed(card: Card) -> Card:
         for name in unset or ():
             card = _without(card, name, hosts)
         if number is not None and hosts == 1:
             card = replace(card, default_depth=number)
-        elif isinstance(number, int):
+        elif number is not None:
             by_hosts = {**dict(card.depth_by_hosts), hosts: number}
             card = replace(card, depth_by_hosts=tuple(sorted(by_hosts.items())))
         return replace(
@@ -166,7 +163,7 @@ def _placed(sidecar: str | None) -> str | None:
 
 _PAGE = """# The card of {model}. Keys, all of which may be left out:
 #   default_depth: 2            tokens to draft on one host: a number, or auto
-#   depth_by_hosts: {{2: 1}}      from so many hosts on, another depth
+#   depth_by_hosts: {{2: 1}}      from so many hosts on, another depth, or auto
 #   sidecar: OWNER/NAME         or a path: the draft head to take
 #   dtype: float32              float32, bfloat16, float16
 #   head_precision: 8bit        trunk, float32, bfloat16, float16, 8bit, 4bit

@@ -11,6 +11,7 @@ from cli.loading import NGRAM, Choice, Loaded, with_card
 from cli.options import one_of, read_conventions
 from cli.program import INTERRUPTS
 from cli.render import Reporter, say
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.errors import OptionError
 from skulk_core.hub.refs import RepoRef, parse_trunk
 from skulk_core.runtime.device import auto_dtype, load_mlx
@@ -76,9 +77,23 @@ AllowPublicLink = Annotated[
 ]
 
 
+LinkDelay = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS",
+        help="With --peers local:N: every message between neighbours arrives so many milliseconds later.",
+    ),
+]
+LinkRate = Annotated[
+    float | None,
+    typer.Option(metavar="MBIT", help="With --peers local:N: every link carries so many Mbit/s each way, and no more."),
+]
+_MOST_DELAY_MS, _LEAST_RATE_MBPS = 10_000.0, 0.1
+
+
 @dataclass(frozen=True)
 class Spread:
-    """How a model is spread over hosts, as the command line says it."""
+    """How a model is spread over hosts, as the command line says it. ``links``: what the ring's are made to be."""
 
     peers: str
     shard: str
@@ -88,6 +103,37 @@ class Spread:
     allow_public_link: bool = False
     push: bool = False
     context: int | None = None
+    links: LinkShape = LinkShape()
+
+
+def read_links(delay_ms: float | None, rate_mbps: float | None, peers: str | None, backend: str) -> LinkShape:
+    """`--link-delay` and `--link-rate`. Raises `OptionError` for what cannot be had."""
+    for option, value in (("--link-delay", delay_ms), ("--link-rate", rate_mbps)):
+        if value is None:
+            continue
+        if peers is None:
+            raise OptionError(option, value, "is of the links of a ring: it goes with --peers local:N")
+        if backend != "ring":
+            raise OptionError(option, value, f"is made of TCP connections, and --backend {backend} has none")
+    if delay_ms is not None and not 0 <= delay_ms <= _MOST_DELAY_MS:
+        raise OptionError("--link-delay", delay_ms, f"must be milliseconds from 0 to {_MOST_DELAY_MS:.0f}")
+    if rate_mbps is not None and not _LEAST_RATE_MBPS <= rate_mbps < float("inf"):
+        raise OptionError("--link-rate", rate_mbps, f"must be Mbit/s from {_LEAST_RATE_MBPS} on")
+    return LinkShape((delay_ms or 0.0) / 1000, rate_mbps)
+
+
+def _refuse_real_links(hosts: "Sequence[Host]", links: LinkShape) -> None:
+    """Links that nothing of ours stands in: those of other machines, and none at all. Raises `OptionError`."""
+    option, value = ("--link-delay", links.delay_s * 1000) if links.delay_s else ("--link-rate", links.rate_mbps)
+    if elsewhere := [host.name for host in hosts if not host.is_local]:
+        raise OptionError(
+            option,
+            f"{value:g}",
+            f"is for links between processes of this machine (--peers local:N), and {', '.join(elsewhere)} is reached "
+            "over a real one; to make that slower there is `tc qdisc`, where the system has netem",
+        )
+    if len(hosts) == 1:
+        raise OptionError(option, f"{value:g}", "one process alone has no link; use --peers local:2 or more")
 
 
 def refuse_alone(*, shard: str, split: str | None, backend: str, link: list[str] | None) -> None:
@@ -113,6 +159,8 @@ def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]
     from skulk_core.runtime.userfiles import config_dir
 
     hosts = parse_peers(over.peers, read_hosts(config_dir() / HOSTS_FILE))
+    if not over.links.is_real:
+        _refuse_real_links(hosts, over.links)
     choice = with_card(choice, len(hosts), reporter)
     with reporter.working():
         reporter.step(f"loading {choice.model}")
@@ -147,7 +195,7 @@ def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]
             impatient=lambda: INTERRUPTS.presses > 1,
         )
         reporter.step(f"starting {len(hosts)} workers")
-        engine = ClusterEngine(Recovery(hosts, place), hooks).__enter__()
+        engine = ClusterEngine(Recovery(hosts, place), hooks, links=over.links).__enter__()
     try:
         _tell(engine, reporter)
         yield _loaded(choice, source, model, engine)

@@ -87,7 +87,7 @@ def save_best(loaded: Loaded, receipt: "Receipt") -> str:
     from skulk_core.catalog import user_catalog
     from skulk_core.catalog.lookup import card_name
     from skulk_core.catalog.user import change_card
-    from skulk_core.formats.cards import Card
+    from skulk_core.formats.cards import Card, Depth
 
     case = receipt.cases[0]
     best = case.best
@@ -96,12 +96,10 @@ def save_best(loaded: Loaded, receipt: "Receipt") -> str:
     hosts = receipt.hosts
 
     def with_depth(card: Card) -> Card:
+        depth: Depth = "auto" if best.depth is None else best.depth
         if hosts == 1:
-            return replace(card, default_depth="auto" if best.depth is None else best.depth)
-        by_hosts = dict(card.depth_by_hosts)
-        # a number of hosts has a number: auto is what a card says by saying nothing
-        by_hosts.pop(hosts, None)
-        by_hosts |= {} if best.depth is None else {hosts: best.depth}
+            return replace(card, default_depth=depth)
+        by_hosts = {**dict(card.depth_by_hosts), hosts: depth}
         return replace(card, depth_by_hosts=tuple(sorted(by_hosts.items())))
 
     path = user_catalog()

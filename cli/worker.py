@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +10,7 @@ import typer
 from cli.render import say_error
 
 if TYPE_CHECKING:
+    from skulk_core.cluster.deciding import Instrument
     from skulk_core.decode.exchange import Exchange
     from skulk_core.heads.base import DraftHead
     from skulk_core.models.loading import LoadedModel
@@ -30,7 +31,13 @@ def worker_command(
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     from skulk_core.cluster.worker import run_worker
 
-    run_worker(os.fdopen(os.dup(0), "rb", buffering=0), frames, _measure, lease)
+    run_worker(os.fdopen(os.dup(0), "rb", buffering=0), frames, _measure, lease, _instruments)
+
+
+def _instruments() -> "Mapping[str, Instrument]":
+    from skulk_core.bench.instruments import at_decider
+
+    return at_decider()
 
 
 def _measure(

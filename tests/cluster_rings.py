@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skulk_core.cluster.assignment import Assignment, Drafting, Shard
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.cluster.engine import ClusterEngine, Hooks
 from skulk_core.cluster.epoch import Member, Starter
 from skulk_core.cluster.peers import Host
@@ -55,6 +56,7 @@ def ring(
     lease_s: float = 8.0,
     check: Callable[[], None] = lambda: None,
     tensor: bool = False,
+    links: LinkShape | None = None,
 ) -> ClusterEngine:
     """An engine over ``len(edges) - 1`` workers, not started; after a loss the layers are shared out evenly."""
     hosts = local_hosts(len(edges) - 1)
@@ -84,7 +86,7 @@ def ring(
         )
 
     hooks = (notes or Notes()).hooks(check)
-    return ClusterEngine(Recovery(hosts, place), hooks, starter=starter, lease_s=lease_s)
+    return ClusterEngine(Recovery(hosts, place), hooks, starter=starter, lease_s=lease_s, links=links)
 
 
 def answer(

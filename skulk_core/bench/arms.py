@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-import mlx.core as mx
-
 from skulk_core.bench.workload import REFERENCE, ArmSpec, Check, Peer, Skipped, Workload
 from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.engine import Engine
@@ -37,6 +35,9 @@ class ArmRun:
     synchronisations: int = 0
     judged_at: list[int] = field(default_factory=list)
     accepted_at: list[int] = field(default_factory=list)
+    counted_rounds: int = 0
+    messages: int = 0
+    message_nbytes: int = 0
 
     @property
     def skipped(self) -> str | None:
@@ -55,7 +56,18 @@ class ArmRun:
             return None
         by_depth = {str(depth): number for depth, number in sorted(self.rounds_by_depth.items())}
         judged, accepted = tuple(self.judged_at), tuple(self.accepted_at)
-        return Counts(self.rounds, by_depth, self.tokens, self.extra_passes, self.synchronisations, judged, accepted)
+        return Counts(
+            rounds=self.rounds,
+            rounds_by_depth=by_depth,
+            tokens=self.tokens,
+            extra_passes=self.extra_passes,
+            synchronisations=self.synchronisations,
+            judged_at=judged,
+            accepted_at=accepted,
+            counted_rounds=self.counted_rounds,
+            messages=self.messages,
+            message_nbytes=self.message_nbytes,
+        )
 
     def count(self, stats: Stats, depths: Iterable[int]) -> None:
         """Add a text's rounds, and how many tokens each drafted."""
@@ -64,6 +76,9 @@ class ArmRun:
         self.tokens += stats.tokens
         self.extra_passes += stats.extra_passes
         self.synchronisations += stats.synchronisations
+        self.counted_rounds += stats.counted_rounds
+        self.messages += stats.messages
+        self.message_nbytes += stats.message_nbytes
         while len(self.judged_at) < len(stats.judged_at):
             self.judged_at.append(0)
             self.accepted_at.append(0)
@@ -154,8 +169,7 @@ def decode_text(
 ) -> _Text:
     """One text of an arm."""
     fed, settings = work.prompts[prompt], work.settings_of(turn, prompt)
-    mx.clear_cache()
-    mx.reset_peak_memory()
+    engine.reset_peaks()
     if isinstance(spec.peer, Peer):
         theirs = spec.peer.decode(fed, num_tokens, settings, check)
         assert len(theirs.tokens) == num_tokens, f"{spec.name} decoded {len(theirs.tokens)} of {num_tokens} tokens"
@@ -172,8 +186,11 @@ def decode_text(
             depths.append(round_.num_drafted)
             check()
         ended = time.perf_counter()
-    peak = int(mx.get_peak_memory()) or None
-    sample = Sample(turn, prompt, len(fed), filled - began, len(tokens) - 1, ended - filled, peak)
+    peaks = engine.peaks()
+    by_rank = peaks if len(peaks) > 1 else ()
+    sample = Sample(
+        turn, prompt, len(fed), filled - began, len(tokens) - 1, ended - filled, max(peaks, default=0) or None, by_rank
+    )
     return _Text(sample, tuple(tokens), tuple(depths))
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from skulk_core.bench.arms import ArmRun, CaseRun, run_case
-from skulk_core.bench.costs import Costs, measure_costs
-from skulk_core.bench.profile import profile_text
+from skulk_core.bench.costs import Costs
+from skulk_core.bench.instruments import Instruments
 from skulk_core.bench.texts import certified, distinct_4grams, why_failed
-from skulk_core.bench.workload import REFERENCE, ArmSpec, Local, Workload
-from skulk_core.decode.engine import Engine, LocalEngine
+from skulk_core.bench.workload import REFERENCE, ArmSpec, Workload
+from skulk_core.decode.engine import Engine
 from skulk_core.formats.receipt import (
     Arm,
     Case,
@@ -19,10 +19,6 @@ from skulk_core.formats.receipt import (
     SamplingRecord,
 )
 from skulk_core.sampling.settings import SamplingSettings
-from skulk_core.sampling.stochastic import make_sampler
-
-# (seconds of a pass over one row up to which, repeats of every part)
-_EFFORT = ((0.03, 15), (0.15, 5), (float("inf"), 2))
 
 
 class Watch(Protocol):
@@ -47,13 +43,10 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Bench:
-    """What decodes. ``local`` is what this host has loaded, None where the model is spread over several.
-
-    Without it there are no isolated costs and no profiles.
-    """
+    """What decodes, and what measures it; without ``instruments`` there are no isolated costs and no profiles."""
 
     engine: Engine
-    local: Local | None
+    instruments: Instruments | None
     certify: bool = True
     profile: bool = True
 
@@ -110,18 +103,17 @@ class Measurement:
 
 def measure(bench: Bench, measurement: Measurement, watch: Watch) -> None:
     """Measure the case, into ``measurement``. Whatever ``watch`` raises ends it; what there is until then stays."""
-    run, local = measurement.run, bench.local
+    run, instruments = measurement.run, bench.instruments
     ours = [arm for arm in run.arms if arm.spec.peer is None]
-    before = None if local is None else _costs(local, run.workload, _depths(ours), watch)
+    before = None if instruments is None else _costs(instruments, run.workload, _depths(ours), watch)
     run_case(bench.engine, run, watch.check, watch.texts)
-    if local is not None and before is not None:
+    if instruments is not None and before is not None:
         # taken before and after: machines drift
-        measurement.costs = before.mean(_costs(local, run.workload, _depths(ours), watch))
-    if local is not None and bench.profile and isinstance(bench.engine, LocalEngine):
+        measurement.costs = before.mean(_costs(instruments, run.workload, _depths(ours), watch))
+    if instruments is not None and bench.profile:
         for arm in ours:
             watch.step(f"profiling {arm.spec.name}")
-            profile = profile_text(bench.engine, local, arm.spec, run.workload, watch.check)
-            measurement.profiles[arm.spec.name] = profile
+            measurement.profiles[arm.spec.name] = instruments.profile(arm.spec, run.workload, watch.check)
     if bench.certify and run.workload.settings.is_greedy:
         for name, certificate in certified(bench.engine, run, watch.replayed):
             measurement.certificates[name] = certificate
@@ -151,27 +143,22 @@ def _depths(arms: Sequence[ArmRun]) -> list[int]:
     return sorted(fixed | set(range(max(chosen, default=0) + 1)) | {0})
 
 
-def _costs(local: Local, work: Workload, depths: Sequence[int], watch: Watch) -> Costs:
+def _costs(instruments: Instruments, work: Workload, depths: Sequence[int], watch: Watch) -> Costs:
     """Isolated costs in the middle of a text of this case."""
     watch.step("measuring the parts of a round")
     every = [token for prompt in work.prompts for token in prompt]
     middle = max(len(work.prompts[0]) + work.num_tokens // 2, max(depths) + 2)
     text = (every * (middle // len(every) + 1))[:middle]
-    sampler = make_sampler(work.settings)
-    one_row_s = measure_costs(local.target, None, text, [0], sampler, 1).verify_s[1]
-    watch.check()
-    repeats = next(repeats for most_s, repeats in _EFFORT if one_row_s <= most_s)
-    drafted = depths if local.head is not None else [0]
-    costs = measure_costs(local.target, local.head, text, drafted, sampler, repeats)
-    watch.check()
-    return costs
+    return instruments.costs(text, depths, work.settings, watch.check)
 
 
 def _costs_record(costs: Costs) -> CostsRecord:
     def keyed(values: dict[int, float]) -> dict[str, float]:
         return {str(key): seconds for key, seconds in sorted(values.items())}
 
-    return CostsRecord(keyed(costs.verify_s), keyed(costs.draft_s), keyed(costs.settle_s), costs.commit_s)
+    return CostsRecord(
+        keyed(costs.verify_s), keyed(costs.draft_s), keyed(costs.settle_s), costs.commit_s, keyed(costs.lap_s)
+    )
 
 
 def _sampling_record(settings: SamplingSettings) -> SamplingRecord:

@@ -16,6 +16,7 @@ from skulk_core.bench.arms import decode_text
 from skulk_core.bench.workload import ArmSpec, Check, Local, Workload
 from skulk_core.cache.base import CacheList
 from skulk_core.decode.engine import LocalEngine
+from skulk_core.decode.exchange import Exchange
 from skulk_core.decode.stats import Round
 from skulk_core.formats.receipt import Profile
 from skulk_core.heads.base import DraftHead
@@ -24,20 +25,25 @@ from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
 from skulk_core.sampling.settings import SamplingSettings
 
 
-def profile_text(engine: LocalEngine, loaded: Local, spec: ArmSpec, work: Workload, check: Check) -> Profile:
-    """The first text of an arm of ours, decoded without barriers and then with them, so that both had one machine."""
+def profile_text(
+    engine: LocalEngine, loaded: Local, spec: ArmSpec, work: Workload, check: Check, exchange: Exchange | None = None
+) -> Profile:
+    """The first text of an arm of ours, decoded without barriers and then with them, so that both had one machine.
+
+    At the decider of a ring ``exchange`` is the engine's, which holds no text afterwards.
+    """
     plain = decode_text(engine, spec, work, 0, 0, work.num_tokens, check).sample
-    profiled = ProfiledEngine(engine, loaded)
+    profiled = ProfiledEngine(engine, loaded, exchange)
     sample = decode_text(profiled, spec, work, 0, 0, work.num_tokens, check).sample
+    engine.forget_where_shared()
     parts = profiled.spent
-    named = parts["draft"] + parts["verify"] + parts["commit"]
     return Profile(
         prefill_s=sample.prefill_s,
         draft_s=parts["draft"],
         verify_s=parts["verify"],
         commit_s=parts["commit"],
-        link_s=0.0,  # one host has no link
-        other_s=max(sample.decode_s - named, 0.0),
+        link_s=parts["link"],
+        other_s=max(sample.decode_s - sum(parts.values()), 0.0),
         tokens=sample.tokens,
         overhead=sample.decode_s / sample.tokens * plain.tokens / plain.decode_s - 1,
     )
@@ -46,11 +52,13 @@ def profile_text(engine: LocalEngine, loaded: Local, spec: ArmSpec, work: Worklo
 class ProfiledEngine(LocalEngine):
     """A decoder with barriers. ``spent`` are the seconds of the rounds of the text begun last, by part."""
 
-    def __init__(self, engine: LocalEngine, loaded: Local) -> None:
+    def __init__(self, engine: LocalEngine, loaded: Local, exchange: Exchange | None = None) -> None:
         self._clock, self._engine = _Clock(), engine
         target = cast(Target, _TimedTarget(loaded.target, self._clock))
         head = None if loaded.head is None else _TimedHead(loaded.head, self._clock)
-        super().__init__(target, loaded.tokenizer, head)
+        super().__init__(
+            target, loaded.tokenizer, head, None if exchange is None else _TimedExchange(exchange, self._clock)
+        )
 
     @property
     def spent(self) -> dict[str, float]:
@@ -78,7 +86,7 @@ class _Clock:
         self.restart()
 
     def restart(self) -> None:
-        self.spent = {"draft": 0.0, "verify": 0.0, "commit": 0.0}
+        self.spent = {"draft": 0.0, "verify": 0.0, "commit": 0.0, "link": 0.0}
         self._inside: list[float] = []
 
     @contextmanager
@@ -125,6 +133,23 @@ class _TimedTarget:
             logits = self._timed.logits(h)
             mx.eval(logits)
         return logits
+
+
+class _TimedExchange(Exchange):
+    """An exchange whose laps end when the rows are there: links and other hosts' layers are one part."""
+
+    def __init__(self, exchange: Exchange, clock: _Clock) -> None:
+        self._timed, self._clock = exchange, clock
+        self.brings_rows = exchange.brings_rows
+
+    def begin(self) -> None:
+        self._timed.begin()
+
+    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+        with self._clock.part("link"):
+            entering = self._timed.lap(rows_committed, tokens, position, keep_all=keep_all)
+            mx.eval(entering.h)
+        return entering
 
 
 class _TimedCaches(CacheList):

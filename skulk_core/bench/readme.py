@@ -7,8 +7,8 @@ A table stands between two lines of comment, and is written anew whenever its re
     <!-- /receipts -->
 
 `depths` is the table of one receipt's arms, `facts` its machine and versions in a line, `cases` a line for each case,
-`split` where the time went, `prompt` how long every arm took to read the prompts; `sidecar` compares acceptance in
-several receipts, a line for each.
+`split` where the time went, `costs` what the parts of a round cost, `prompt` how long every arm took to read the
+prompts; `sidecar` compares acceptance in several receipts, `links` gains over links of several hosts, a line for each.
 """
 
 import re
@@ -16,7 +16,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from skulk_core.bench.report import in_markdown, markdown_table
-from skulk_core.bench.tables import Table, acceptance, cases_table, median, number, speed_table, split_table, spread
+from skulk_core.bench.tables import (
+    Table,
+    acceptance,
+    cases_table,
+    costs_table,
+    links_table,
+    median,
+    number,
+    speed_table,
+    split_table,
+    spread,
+)
 from skulk_core.errors import FormatError
 from skulk_core.formats.receipt import Receipt
 from skulk_core.formats.receipt_reading import read_receipt
@@ -67,6 +78,14 @@ def _prompt(receipts: Sequence[Receipt]) -> str:
     return "\n\n".join(tables)
 
 
+def _costs(receipts: Sequence[Receipt]) -> str:
+    return "\n\n".join(markdown_table(costs_table(receipt.cases[0])) for receipt in receipts)
+
+
+def _links(receipts: Sequence[Receipt]) -> str:
+    return markdown_table(links_table(receipts))
+
+
 def _facts(receipts: Sequence[Receipt]) -> str:
     lines = []
     for receipt in receipts:
@@ -102,6 +121,8 @@ _VIEWS: dict[str, Callable[[Sequence[Receipt]], str]] = {
     "cases": _cases,
     "split": _split,
     "prompt": _prompt,
+    "costs": _costs,
+    "links": _links,
     "facts": _facts,
     "sidecar": _sidecar,
 }

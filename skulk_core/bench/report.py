@@ -7,7 +7,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from skulk_core.bench.plots import plots
-from skulk_core.bench.tables import Table, cases_table, facts, notes, speed_table, split_table, work_table
+from skulk_core.bench.tables import (
+    Table,
+    cases_table,
+    costs_table,
+    facts,
+    notes,
+    ring_table,
+    speed_table,
+    split_table,
+    work_table,
+)
 from skulk_core.formats.receipt import Receipt
 from skulk_core.runtime.resources import templates_folder
 
@@ -31,6 +41,10 @@ def markdown_report(receipt: Receipt) -> str:
     for case in values["cases"]:
         lines += [f"## {in_markdown(case['name'])}", "", markdown_table(case["speed"]), ""]
         lines += [in_markdown(" ".join(case["notes"])), "", "What it took:", "", markdown_table(case["work"]), ""]
+        if case["ring"].rows:
+            lines += ["Between the hosts in a round, and what each needed:", "", markdown_table(case["ring"]), ""]
+        if case["costs"].rows:
+            lines += ["What the parts of a round cost by themselves, ms:", "", markdown_table(case["costs"]), ""]
         if case["split"].rows:
             lines += ["Where the time goes, with a barrier after every part:", "", markdown_table(case["split"]), ""]
     return "\n".join(lines)
@@ -66,6 +80,8 @@ def _values(receipt: Receipt) -> dict[str, Any]:
                 "name": case.name,
                 "speed": speed_table(case),
                 "work": work_table(case),
+                "ring": ring_table(case),
+                "costs": costs_table(case),
                 "split": split_table(case),
                 "notes": notes(case),
                 "plots": plots(case),

@@ -64,7 +64,7 @@ def work_table(case: Case) -> Table:
     rows = []
     for arm in case.arms:
         figures, predicted = case.figures(arm), arm.predicted_tokens_per_s
-        speed, long = figures.tokens_per_s, max(case.prompts.tokens, default=0) >= _MANY_PROMPT_TOKENS
+        long = max(case.prompts.tokens, default=0) >= _MANY_PROMPT_TOKENS
         if not arm.samples:
             continue
         rows.append(
@@ -77,10 +77,45 @@ def work_table(case: Case) -> Table:
                 median(figures.prefill_speedup, 2) if long else "",
                 percent(arm.distinct_4grams),
                 number(predicted, 1),
-                "" if predicted is None or speed is None else f"{speed.median / predicted:.2f}",
+                "" if not predicted or not arm.total_tokens_per_s else f"{arm.total_tokens_per_s / predicted:.2f}",
             )
         )
     return Table(tuple((name, name != "arm") for name in names), tuple(rows)).without_empty()
+
+
+def ring_table(case: Case) -> Table:
+    """What went from rank to rank in a round, and how much memory each rank needed; empty on one host."""
+    num_ranks = max((len(arm.peaks_by_rank) for arm in case.arms), default=0)
+    peaks = [f"{'peak MB, ' if not rank else ''}rank {rank}" for rank in range(num_ranks)]
+    rows = []
+    for arm in case.arms:
+        counts = arm.counts
+        if counts is None or not counts.counted_rounds:
+            continue
+        sent = (
+            f"{counts.messages / counts.counted_rounds:.1f}",
+            f"{counts.message_nbytes / counts.counted_rounds:,.0f}",
+        )
+        held = [f"{nbytes / 1e6:,.0f}" for nbytes in arm.peaks_by_rank]
+        rows.append((arm.name, *sent, *held, *[""] * (num_ranks - len(held))))
+    return Table(tuple((name, name != "arm") for name in ("arm", "messages", "bytes", *peaks)), tuple(rows))
+
+
+def costs_table(case: Case) -> Table:
+    """What the parts of a round cost by themselves, in milliseconds, by the depth of the round."""
+    names = ("depth", "draft", "pass", "of it lap", "settle", "round")
+    costs, rows = case.costs, []
+    for width in sorted(map(int, costs.verify_s)) if costs is not None else ():
+        assert costs is not None
+        seconds = (
+            costs.draft_s.get(str(width - 1)),
+            costs.verify_s[str(width)],
+            costs.lap_s.get(str(width)),
+            costs.commit_s if width == 1 else costs.settle_s.get(str(width)),
+            costs.round_s(width - 1),
+        )
+        rows.append((str(width - 1), *("" if part is None else f"{1000 * part:.2f}" for part in seconds)))
+    return Table(tuple((name, True) for name in names), tuple(rows)).without_empty()
 
 
 def split_table(case: Case) -> Table:
@@ -137,7 +172,7 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
         ("sidecar's sha256", sidecar.sha256 if sidecar is not None else ""),
         ("machine", f"{machine.processor}, {machine.cores} cores, {machine.memory_nbytes / 1e9:.0f} GB"),
         ("system", f"{machine.system}; {machine.backend} {machine.device}; BLAS {machine.blas}{threads}"),
-        ("hosts", f"{receipt.hosts}" + (f", {receipt.link_delay_ms:g} ms added" if receipt.link_delay_ms else "")),
+        ("hosts", _hosts(receipt)),
         ("versions", ", ".join(f"{name} {version}" for name, version in receipt.versions.items() if version)),
         ("started", f"{receipt.started}, took {receipt.took_s:,.0f} s"),
         ("command", receipt.command),
@@ -167,6 +202,14 @@ def notes(case: Case) -> list[str]:
             f"Drift: {case.reference} took {abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time in the "
             f"last turn than in the first (all turns: from {least:+.1%} to {greatest:+.1%})."
         )
+    if any(arm.profile is not None and arm.profile.link_s for arm in case.arms):
+        said.append(
+            "Parts of a round are those of the deciding host. It waits for rows during laps (link): for links, and for "
+            "the layers of the other hosts."
+            if case.costs is not None and case.costs.lap_s
+            else "Parts of a round are those of the deciding host; with every layer on every host what it waits for "
+            "within layers stands under verify, and a lap by itself cannot be measured."
+        )
     shares = [arm.distinct_4grams for arm in case.arms if arm.distinct_4grams is not None]
     if shares and min(shares) < 0.5:
         said.append("The texts repeat themselves (distinct 4-grams), which makes drafting easier than on other texts.")
@@ -175,6 +218,60 @@ def notes(case: Case) -> list[str]:
             "Drawn tokens cannot be compared one by one: their distribution is that of plain decoding by proof."
         )
     return said
+
+
+def links_table(receipts: Sequence[Receipt]) -> Table:
+    """Gains over links, beside those that costs measured on the very ring predict; a line for each receipt.
+
+    Speeds are those of all texts of an arm together, as predictions are.
+    """
+    names = (
+        "hosts",
+        "link",
+        "plain round, ms",
+        "depth 0 tok/s",
+        "best",
+        "tok/s",
+        "× depth 0",
+        "predicted",
+        "measured / predicted",
+        "of all depths",
+    )
+    rows = []
+    for receipt in receipts:
+        case = receipt.cases[0]
+        best, plain, costs = case.best, case.arm(case.reference), case.costs
+        gains = {arm.name: gain for arm in case.arms if (gain := _gain(case, arm)) is not None}
+        if best is None or plain is None or best.name not in gains:
+            continue
+        round_s, (measured, told) = None if costs is None else costs.round_s(0), gains[best.name]
+        ratios = [ours / theirs for name, (ours, theirs) in gains.items() if name != case.reference]
+        rows.append(
+            (
+                str(receipt.hosts),
+                link(receipt) or "as it is",
+                "" if round_s is None else f"{1000 * round_s:.1f}",
+                number(plain.total_tokens_per_s, 1),
+                best.name,
+                number(best.total_tokens_per_s, 1),
+                number(measured, 2),
+                number(told, 2),
+                number(measured / told, 2),
+                spread(Range.of(ratios), 2) if ratios else "",
+            )
+        )
+    numbers = (True, False, True, True, False, True, True, True, True, True)
+    return Table(tuple(zip(names, numbers, strict=True)), tuple(rows))
+
+
+def _gain(case: Case, arm: Arm) -> tuple[float, float] | None:
+    """How many times faster than plain decoding the arm was, and should have been; None where one is not known."""
+    plain = case.arm(case.reference)
+    if plain is None or not arm.counts_for_speed:
+        return None
+    speed, reference = arm.total_tokens_per_s, plain.total_tokens_per_s
+    told, told_plain = arm.predicted_tokens_per_s, plain.predicted_tokens_per_s
+    return (speed / reference, told / told_plain) if speed and reference and told and told_plain else None
 
 
 def live_rows(
@@ -217,6 +314,20 @@ def number(value: float | None, digits: int) -> str:
 def percent(share: float | None) -> str:
     """A share in per cent, empty for none."""
     return "" if share is None else f"{share:.0%}"
+
+
+def link(receipt: Receipt) -> str:
+    """What every link between neighbours was made to be; empty where nothing was changed."""
+    delay = f"{receipt.link_delay_ms:g} ms one way" if receipt.link_delay_ms else ""
+    rate = "" if receipt.link_rate_mbps is None else f"{receipt.link_rate_mbps:g} Mbit/s"
+    return ", ".join(filter(None, (delay, rate)))
+
+
+def _hosts(receipt: Receipt) -> str:
+    made = link(receipt)
+    parts = " + ".join(str(stage.end - stage.start) for stage in receipt.stages)
+    layers = f", layers {parts}" if parts and receipt.stages[-1].start else ""
+    return f"{receipt.hosts}{layers}" + (f", every link made to be {made}" if made else "")
 
 
 def median(found: Range | None, digits: int) -> str:

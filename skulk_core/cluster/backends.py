@@ -28,21 +28,35 @@ class RankSettings:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def settings_for(backend: str, hosts: Sequence[Host], addresses: Sequence[str]) -> tuple[RankSettings, ...]:
-    """What every rank is told; ``addresses`` are `ip:port` by rank. Raises `LinkError` as `jaccl_settings` does."""
+def settings_for(
+    backend: str, hosts: Sequence[Host], addresses: Sequence[str], called: Sequence[str] | None = None
+) -> tuple[RankSettings, ...]:
+    """What every rank is told; ``addresses`` are `ip:port` by rank, ``called`` as `ring_settings` has it.
+
+    Raises `LinkError` as `jaccl_settings` does.
+    """
+    assert called is None or backend == Backend.RING, "only the ring calls neighbours by addresses of our choice"
     match Backend(backend):
         case Backend.RING:
-            return ring_settings(addresses)
+            return ring_settings(addresses, called)
         case Backend.JACCL:
             return jaccl_settings(hosts, addresses[0])
         case Backend.NCCL:
             return nccl_settings(len(hosts), addresses[0])
 
 
-def ring_settings(addresses: Sequence[str]) -> tuple[RankSettings, ...]:
-    """TCP between neighbours; ``addresses`` are `ip:port` by rank."""
-    hostfile = json.dumps([[address] for address in addresses])
-    return tuple(RankSettings({"MLX_RANK": str(rank)}, {"MLX_HOSTFILE": hostfile}) for rank in range(len(addresses)))
+def ring_settings(addresses: Sequence[str], called: Sequence[str] | None = None) -> tuple[RankSettings, ...]:
+    """TCP between neighbours; ``addresses`` are `ip:port` by rank.
+
+    A rank listens at its own and calls the next one's, or what ``called`` has in the place of that.
+    """
+    settings = []
+    for rank in range(len(addresses)):
+        known = list(called or addresses)
+        known[rank] = addresses[rank]
+        hostfile = json.dumps([[address] for address in known])
+        settings.append(RankSettings({"MLX_RANK": str(rank)}, {"MLX_HOSTFILE": hostfile}))
+    return tuple(settings)
 
 
 def jaccl_settings(hosts: Sequence[Host], coordinator: str) -> tuple[RankSettings, ...]:

@@ -1,8 +1,8 @@
 """The decider's main thread: texts as the launcher asks for them, round by round."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from skulk_core.cluster.control import Control
@@ -19,6 +19,21 @@ from skulk_core.types import Exactness
 AUTO = "auto"
 
 
+@dataclass(frozen=True)
+class AtDecider:
+    """What an instrument finds here. ``auto`` makes what decides depths, from costs of this ring."""
+
+    loaded: LoadedStage
+    engine: LocalEngine
+    exchange: Exchange
+    auto: Callable[[SamplingSettings], DepthPolicy]
+
+
+# Measures something when the launcher asks for it by name, and says what it found, as JSON; what measures stands above
+# this package. It calls the last argument often, which raises where the launcher wants no more.
+Instrument = Callable[[AtDecider, Mapping[str, Any], Callable[[], None]], Mapping[str, Any]]
+
+
 class _Stopped(Exception):
     """The launcher wants no more of this text."""
 
@@ -27,9 +42,15 @@ class Decider:
     """Decodes one text at a time; a text the launcher stops ends between two passes."""
 
     def __init__(
-        self, control: Control, loaded: LoadedStage, exchange: Exchange, measure: Callable[..., Sequence[float]]
+        self,
+        control: Control,
+        loaded: LoadedStage,
+        exchange: Exchange,
+        measure: Callable[..., Sequence[float]],
+        instruments: Mapping[str, Instrument],
     ) -> None:
         self._control, self._loaded, self._exchange, self._measure = control, loaded, exchange, measure
+        self._instruments = instruments
         target = loaded.model.target
         self._engine = LocalEngine(target, loaded.model.tokenizer, loaded.drafter, exchange)
         self._decoder = self._engine.decoder
@@ -39,7 +60,7 @@ class Decider:
 
     def serve(self) -> None:
         """Answer frames for ever."""
-        answers = {"prefill": self._prefill, "rounds": self._rounds, "certify": self._certify}
+        answers = {"prefill": self._prefill, "rounds": self._rounds, "certify": self._certify, "measure": self._answer}
         while True:
             frame = self._control.next()
             try:
@@ -96,6 +117,16 @@ class Decider:
             self._costs[key] = tuple(self._measure(self._loaded.model, self._loaded.drafter, sampling, self._exchange))
             self._engine.forget_where_shared()
         return AutoDepth(self._costs[key])
+
+    def _answer(self, frame: Frame) -> None:
+        """Have an instrument measure; the other ranks hold its text afterwards, and no text can go on."""
+        text = int(frame["text"])
+        at = AtDecider(self._loaded, self._engine, self._exchange, self._auto)
+        try:
+            found = self._instruments[frame["what"]](at, frame["asked"], lambda: self._check(text))
+        finally:
+            self._engine.forget_where_shared()
+        self._control.say("measured", text=text, found=found)
 
     def _rounds(self, frame: Frame) -> None:
         text = int(frame["text"])

@@ -1,13 +1,14 @@
 """Decoding over workers, behind the interface of an engine in this process; it outlives the loss of hosts."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.cluster.epoch import LEASE_S, Epoch, Starter
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.journal import Journal
@@ -71,8 +72,17 @@ class Hooks:
 class ClusterEngine(Engine):
     """One model over the workers of an epoch, and of the next one when a worker is lost."""
 
-    def __init__(self, recovery: Recovery, hooks: Hooks, *, starter: Starter = start, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        recovery: Recovery,
+        hooks: Hooks,
+        *,
+        starter: Starter = start,
+        lease_s: float = LEASE_S,
+        links: LinkShape | None = None,
+    ) -> None:
         self._recovery, self._hooks, self._starter, self._lease_s = recovery, hooks, starter, lease_s
+        self._links = links
         self._epoch: Epoch | None = None
         self._journal: Journal | None = None
         self._text, self._base, self._asked = 0, (0, 0, 0), False
@@ -188,6 +198,33 @@ class ClusterEngine(Engine):
         divergences = tuple(Divergence(**divergence) for divergence in found["divergences"])
         return Certificate(found["compared"], divergences, found["smallest_gap"], found["bound"])
 
+    def at_decider(self, what: str, asked: Mapping[str, object]) -> Frame:
+        """Have the decider measure ``what``; the text that was begun last cannot go on afterwards.
+
+        Raises `SkulkError` if a worker is lost: what another ring would measure is no answer.
+        """
+        self._text += 1
+        if self._epoch is None:
+            self._begin_epoch()
+        self.epoch.ask("measure", text=self._text, what=what, asked=dict(asked))
+        try:
+            found: Frame = self._heard("measured", self._text, _PASS_S)["found"]
+        finally:
+            self._stop(self._text)
+        return found
+
+    def reset_peaks(self) -> None:
+        self._peaks(reset=True)
+
+    def peaks(self) -> tuple[int, ...]:
+        return self._peaks(reset=False)
+
+    def _peaks(self, *, reset: bool) -> tuple[int, ...]:
+        # a figure is not worth a new ring: whoever decodes next will see what is wrong with this one
+        with suppress(ClusterError):
+            return self.epoch.peaks(reset=reset) if self._epoch is not None else ()
+        return ()
+
     def _stop(self, text: int) -> None:
         """Nobody wants more of a text; of one that has ended this says nothing."""
         if self._epoch is not None:
@@ -211,7 +248,7 @@ class ClusterEngine(Engine):
 
     def _begin_epoch(self) -> None:
         members = self._recovery.next_members()
-        self._epoch = Epoch(members, self._hooks.check, starter=self._starter, lease_s=self._lease_s)
+        self._epoch = Epoch(members, self._hooks.check, starter=self._starter, lease_s=self._lease_s, links=self._links)
         try:
             self._epoch.begin(self._hooks.on_loading)
         except BaseException:

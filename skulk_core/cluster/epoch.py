@@ -10,8 +10,10 @@ from typing import Any
 from skulk_core.cluster.assignment import Assignment
 from skulk_core.cluster.backends import settings_for
 from skulk_core.cluster.channel import Channel, WorkerProcess
+from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.peers import Host
+from skulk_core.cluster.slow_links import SlowLinks
 from skulk_core.cluster.transport import start
 from skulk_core.errors import HostMismatch, RingError, SkulkError
 
@@ -41,10 +43,19 @@ class Member:
 
 
 class Epoch:
-    """The workers of one plan. Its methods raise `SkulkError` as soon as one of the workers is known to be lost."""
+    """The workers of one plan. Its methods raise `SkulkError` as soon as one of the workers is known to be lost.
+
+    With ``links`` every link of the ring is made slower than it is, by `slow_links`; None where none is.
+    """
 
     def __init__(
-        self, members: Sequence[Member], check: Check, *, starter: Starter = start, lease_s: float = LEASE_S
+        self,
+        members: Sequence[Member],
+        check: Check,
+        *,
+        starter: Starter = start,
+        lease_s: float = LEASE_S,
+        links: LinkShape | None = None,
     ) -> None:
         assert [member.assignment.rank for member in members] == list(range(len(members)))
         self.members, self._check = tuple(members), check
@@ -53,6 +64,8 @@ class Epoch:
         self._events: queue.SimpleQueue[tuple[int, Frame | None]] = queue.SimpleQueue()
         self._channels: list[Channel] = []
         self._starter, self._working_lease_s, self._lease_s = starter, lease_s, _LOAD_LEASE_S
+        self._links = links if links is not None and not links.is_real else None
+        self.slow_links: SlowLinks | None = None
         # what the decider said while something else was waited for
         self._unread: deque[Frame] = deque()
 
@@ -91,7 +104,11 @@ class Epoch:
             for member, frame in zip(self.members, self.loaded, strict=True)
         ]
         hosts, backend = [member.host for member in self.members], self.members[0].assignment.backend
-        for channel, told in zip(self._channels, settings_for(backend, hosts, addresses), strict=True):
+        called = None
+        if self._links is not None:
+            self.slow_links = SlowLinks(self._links, addresses)
+            called = self.slow_links.addresses
+        for channel, told in zip(self._channels, settings_for(backend, hosts, addresses, called), strict=True):
             channel.send("ring", settings=dict(told.environment), files=dict(told.files))
         self._from_all("joined", deadline_s=_JOIN_S)
 
@@ -116,6 +133,12 @@ class Epoch:
         frames = self._from_all("counted", deadline_s=self._lease_s)
         return sum(frame["messages"] for frame in frames), sum(frame["nbytes"] for frame in frames)
 
+    def peaks(self, *, reset: bool) -> tuple[int, ...]:
+        """The most bytes that MLX held on each rank since the last ``reset``, which this may be one of."""
+        for channel in self._channels:
+            channel.send("peak", reset=reset)
+        return tuple(int(frame["nbytes"]) for frame in self._from_all("peaked", deadline_s=self._lease_s))
+
     def close(self, *, at_once: bool = False, impatient: Callable[[], bool] = lambda: False) -> None:
         """End every worker; those that do not end by themselves are killed. Returns when none is left here."""
         if not at_once:
@@ -128,6 +151,8 @@ class Epoch:
         for channel in self._channels:
             if at_once or not channel.wait(0):
                 channel.kill()
+        if self.slow_links is not None:
+            self.slow_links.close()
 
     def _next(self, deadline_s: float | None, began_s: float) -> tuple[int, Frame]:
         """The next frame of any worker."""

@@ -47,6 +47,8 @@ class RingExchange(Exchange):
     Commit counts ride with the next window: no rank is told a verdict, and nothing is waited for here.
     """
 
+    brings_rows = True
+
     def __init__(self, target: Target, links: Links, epoch: int) -> None:
         assert links.rank == links.size - 1, "only the last rank decides"
         self._target, self._links, self._windows = target, links, Windows(epoch)

@@ -10,7 +10,7 @@ from skulk_core.cluster.identity import Identity, file_digest, identity_of
 from skulk_core.errors import ConventionsUnknown, NoDraftHead, OptionError, SkulkError
 from skulk_core.heads.base import DraftHead
 from skulk_core.heads.finding import HeadFound, NoHead, find_head
-from skulk_core.heads.loading import fitting_layout, load_head, released_conventions, stated
+from skulk_core.heads.loading import LoadedHead, fitting_layout, load_head, released_conventions, stated
 from skulk_core.heads.ngram import NgramHead
 from skulk_core.heads.wiring import settle
 from skulk_core.hub.progress import OnProgress
@@ -38,12 +38,13 @@ class DrafterFacts:
 
 @dataclass(frozen=True)
 class LoadedStage:
-    """One rank's part of a model, ready to run."""
+    """One rank's part of a model, ready to run. ``head`` is the drafter's, None where it has no weights."""
 
     model: LoadedModel
     identity: Identity
     drafter: DraftHead | None
     facts: DrafterFacts
+    head: LoadedHead | None = None
 
 
 def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) -> LoadedStage:
@@ -57,10 +58,12 @@ def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) ->
         kind = type(model.target.model).__module__.rpartition(".")[2]
         raise OptionError("--shard", "tensor", f"serves plain decoders, and {kind} is none; use --shard pipeline")
     identity = identity_of(model.config, _weight_files(source, model))
-    drafter, facts = (None, DrafterFacts())
-    if assignment.decides:
-        drafter, facts = _drafter(assignment.drafting, source, model, assignment.size, on_progress)
-    return LoadedStage(model, identity, drafter, facts)
+    if not assignment.decides:
+        return LoadedStage(model, identity, None, DrafterFacts())
+    found, facts = _drafter(assignment.drafting, source, model, assignment.size, on_progress)
+    if isinstance(found, LoadedHead):
+        return LoadedStage(model, identity, found.head, facts, found)
+    return LoadedStage(model, identity, found, facts)
 
 
 def _weight_files(source: ModelSource, model: LoadedModel) -> list[Path]:
@@ -69,7 +72,7 @@ def _weight_files(source: ModelSource, model: LoadedModel) -> list[Path]:
 
 def _drafter(
     asked: Drafting, source: ModelSource, model: LoadedModel, num_hosts: int, on_progress: OnProgress | None
-) -> tuple[DraftHead | None, DrafterFacts]:
+) -> tuple[LoadedHead | NgramHead | None, DrafterFacts]:
     if asked.how == "none":
         return None, DrafterFacts(plain_because="plain decoding was asked for")
     if asked.how == "ngram":
@@ -84,7 +87,7 @@ def _drafter(
 
 def _head(
     asked: Drafting, source: ModelSource, model: LoadedModel, num_hosts: int, on_progress: OnProgress | None
-) -> tuple[DraftHead | None, DrafterFacts]:
+) -> tuple[LoadedHead | None, DrafterFacts]:
     catalog = Catalog.known()
     sidecar = None if asked.sidecar is None else parse_sidecar(asked.sidecar)
     found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, on_progress, num_hosts)
@@ -105,7 +108,7 @@ def _head(
     )
     files = sorted({tensor.file for tensor in found.files.tensors})
     digest = " ".join(file_digest(file) for file in files)
-    return head.head, DrafterFacts(
+    return head, DrafterFacts(
         found.name, None, found.default_depth, head.nbytes, head.precision, head.conventions_from, digest
     )
 

@@ -38,6 +38,8 @@ def take_share(target: Target, links: Links | None) -> None:
 class TensorExchange(Exchange):
     """The decider's: a window's header and tokens to every rank, then all run it together."""
 
+    brings_rows = False
+
     def __init__(self, target: Target, links: Links, epoch: int) -> None:
         self._target, self._links, self._windows = target, links, Windows(epoch)
 

@@ -3,8 +3,8 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from skulk_core.cluster.assignment import Assignment, Shard, read_assignment
 from skulk_core.cluster.control import Control
@@ -13,19 +13,26 @@ from skulk_core.errors import SkulkError
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import device_facts, load_mlx, versions
 
+if TYPE_CHECKING:
+    from skulk_core.cluster.deciding import Instrument
+
 EXIT_FAILED = 1
 # How the decider measures rounds for `--draft-depth auto`; what does it stands above this package.
 Measure = Callable[..., Sequence[float]]
+# Makes what else it measures, by name, once MLX may be imported.
+MakeInstruments = Callable[[], Mapping[str, "Instrument"]]
 
 
-def run_worker(stdin: BinaryIO, stdout: BinaryIO, measure: Measure, lease_s: float) -> None:
+def run_worker(
+    stdin: BinaryIO, stdout: BinaryIO, measure: Measure, lease_s: float, instruments: MakeInstruments = dict
+) -> None:
     """Serve one epoch; returns never: the process ends when ``stdin`` does, or with an error that was told before."""
     stdout.write(START_MARKER)
     stdout.flush()
     control = Control(stdin, stdout, lease_s)
     control.start()
     try:
-        _serve(control, measure)
+        _serve(control, measure, instruments)
     except SkulkError as error:
         control.say("failed", error=type(error).__name__, message=str(error))
     except RuntimeError as error:
@@ -40,7 +47,7 @@ def run_worker(stdin: BinaryIO, stdout: BinaryIO, measure: Measure, lease_s: flo
     os._exit(EXIT_FAILED)
 
 
-def _serve(control: Control, measure: Measure) -> None:
+def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> None:
     control.say("hello", pid=os.getpid(), versions=versions())
     assignment = read_assignment(_expect(control, "plan"))
     load_mlx()
@@ -63,20 +70,37 @@ def _serve(control: Control, measure: Measure) -> None:
         drafter=vars(loaded.facts),
         device={"backend": facts.backend.value, "name": facts.name, "available_nbytes": facts.available_nbytes},
     )
+    control.at_once("peak", lambda frame: control.say("peaked", nbytes=_peak_nbytes(reset=frame["reset"])))
     if assignment.size == 1:
         reserved.release()
         control.at_once("count", lambda frame: control.say("counted", messages=0, nbytes=0))
-        _work(control, assignment, loaded, None, measure)
+        _work(control, assignment, loaded, None, measure, instruments)
     ring = _expect(control, "ring")
     reserved.release()
     group, sockets = join(assignment.backend, ring["settings"], ring["files"])
     links = Links(group, sockets, patient=assignment.patient)
     control.at_once("count", lambda frame: control.say("counted", messages=links.messages, nbytes=links.nbytes))
     control.say("joined")
-    _work(control, assignment, loaded, links, measure)
+    _work(control, assignment, loaded, links, measure, instruments)
 
 
-def _work(control: Control, assignment: Assignment, loaded: Any, links: Any, measure: Measure) -> None:
+def _peak_nbytes(*, reset: bool) -> int:
+    """The most that MLX held since the last reset."""
+    mx = load_mlx()
+    nbytes = int(mx.get_peak_memory())
+    if reset:
+        mx.reset_peak_memory()
+    return nbytes
+
+
+def _work(
+    control: Control,
+    assignment: Assignment,
+    loaded: Any,
+    links: Any,
+    measure: Measure,
+    instruments: MakeInstruments,
+) -> None:
     from skulk_core.cluster.deciding import Decider
     from skulk_core.cluster.lap import RingExchange
     from skulk_core.cluster.stage import Stage
@@ -90,7 +114,7 @@ def _work(control: Control, assignment: Assignment, loaded: Any, links: Any, mea
         Stage(target, links, assignment.epoch).serve()
     elif assignment.size > 1:
         exchange = RingExchange(target, links, assignment.epoch)
-    Decider(control, loaded, exchange, measure).serve()
+    Decider(control, loaded, exchange, measure, instruments()).serve()
 
 
 def _tensor_parallel(target: Any, links: Any, assignment: Assignment) -> Any:

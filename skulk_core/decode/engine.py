@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import mlx.core as mx
 from mlx_lm.generate import wired_limit
 
 from skulk_core.decode.certificate import Certificate, certify, measure_bound
@@ -79,6 +80,14 @@ class Engine(Protocol):
         """Compare an answer that was decoded at ``depth`` with plain decoding."""
         ...
 
+    def reset_peaks(self) -> None:
+        """Have `peaks` begin anew."""
+        ...
+
+    def peaks(self) -> tuple[int, ...]:
+        """The most bytes that MLX held on each rank since `reset_peaks`; 0 where it does not tell."""
+        ...
+
 
 class LocalEngine(Engine):
     """One model in this process, with every layer, or with the help of the other hosts of ``exchange``."""
@@ -145,6 +154,13 @@ class LocalEngine(Engine):
             return certify(self._target, prompt, answer, self.bound(depth), sampling, progress, self._exchange)
         finally:
             self.forget_where_shared()
+
+    def reset_peaks(self) -> None:
+        mx.clear_cache()
+        mx.reset_peak_memory()
+
+    def peaks(self) -> tuple[int, ...]:
+        return (int(mx.get_peak_memory()),)
 
     def forget_where_shared(self) -> None:
         """After something else went through the other hosts' caches: no text can go on from them."""

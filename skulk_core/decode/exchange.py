@@ -11,7 +11,10 @@ class Exchange(Protocol):
     """Carries a window to this host's first layer.
 
     Every window says how many rows of the one before it were committed, so the other hosts need no word of their own.
+    ``brings_rows``: whether they come from other hosts' layers, which are done with them then.
     """
+
+    brings_rows: bool
 
     def begin(self) -> None:
         """The next window begins a new text: every host's caches are empty before it."""
@@ -27,6 +30,8 @@ class Exchange(Protocol):
 
 class Alone(Exchange):
     """One host holds every layer."""
+
+    brings_rows = False
 
     def __init__(self, target: Target) -> None:
         self._target = target

@@ -5,7 +5,7 @@
     cards:
       - model: OWNER/NAME         # or `demo`, or the path of a folder or GGUF file
         default_depth: 2          # tokens to draft on one host: a number, or auto
-        depth_by_hosts: {2: 1}    # from so many hosts on, another depth
+        depth_by_hosts: {2: 1}    # from so many hosts on, another depth, or auto
         sidecar: OWNER/NAME       # or a path: the draft head to take
         dtype: float32            # as the options of these names
         head_precision: 8bit
@@ -38,7 +38,7 @@ class Card:
 
     model: str
     default_depth: Depth | None = None
-    depth_by_hosts: tuple[tuple[int, int], ...] = ()
+    depth_by_hosts: tuple[tuple[int, Depth], ...] = ()
     sidecar: str | None = None
     dtype: str | None = None
     head_precision: str | None = None
@@ -78,10 +78,10 @@ def cards_of(top: Section) -> tuple[Card, ...]:
 def read_card(section: Section) -> Card:
     """One card. Raises `FormatError`."""
     section.only(_KEYS)
-    by_hosts = section.integers("depth_by_hosts", 1, 0) if section.has("depth_by_hosts") else {}
+    by_hosts = _depth_by_hosts(section.section("depth_by_hosts")) if section.has("depth_by_hosts") else {}
     return Card(
         model=section.text("model"),
-        default_depth=_depth(section) if section.has("default_depth") else None,
+        default_depth=_depth(section, "default_depth") if section.has("default_depth") else None,
         depth_by_hosts=tuple(sorted(by_hosts.items())),
         sidecar=section.text("sidecar") if section.has("sidecar") else None,
         dtype=_one_of(section, "dtype", DTYPES),
@@ -96,13 +96,20 @@ def card_mapping(card: Card) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _depth(section: Section) -> Depth:
-    value = section.data["default_depth"]
+def _depth(section: Section, key: Any) -> Depth:
+    value = section.data[key]
     if value == AUTO:
         return "auto"
     if not is_integer(value) or value < 0:
-        raise section.error("default_depth", f"must be a whole number from 0, or auto, not {value!r}")
+        raise section.error(key, f"must be a whole number from 0, or auto, not {value!r}")
     return int(value)
+
+
+def _depth_by_hosts(section: Section) -> dict[int, Depth]:
+    for number in section.data:
+        if not is_integer(number) or number < 1:
+            raise section.error(number, "must be a whole number from 1")
+    return {int(number): _depth(section, number) for number in section.data}
 
 
 def _one_of(section: Section, key: str, known: tuple[str, ...]) -> str | None:

@@ -17,7 +17,7 @@ prompt; medians are of such pairs.
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from skulk_core.formats.typed_json import encode
@@ -29,7 +29,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Sample:
-    """One text of one arm: turn and prompt count from 0. `peak_nbytes` is MLX's peak, None where another's."""
+    """One text of one arm: turn and prompt count from 0.
+
+    `peak_nbytes` is MLX's peak, None where another's; of several hosts the greatest, and `peaks_by_rank` has them all.
+    """
 
     turn: int
     prompt: int
@@ -38,6 +41,7 @@ class Sample:
     tokens: int
     decode_s: float
     peak_nbytes: int | None
+    peaks_by_rank: tuple[int, ...] = ()
 
     @property
     def tokens_per_s(self) -> float:
@@ -62,7 +66,8 @@ class Range:
 class Counts:
     """What all rounds of an arm did together.
 
-    `rounds_by_depth` counts rounds by the tokens they drafted; `judged_at[i]` those in which draft i was reached.
+    `rounds_by_depth` counts rounds by the tokens they drafted; `judged_at[i]` those in which draft i was reached. On
+    several hosts `counted_rounds` of the rounds sent `messages` of `message_nbytes` together from rank to rank.
     """
 
     rounds: int
@@ -72,6 +77,9 @@ class Counts:
     synchronisations: int
     judged_at: tuple[int, ...]
     accepted_at: tuple[int, ...]
+    counted_rounds: int = 0
+    messages: int = 0
+    message_nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class Profile:
     """Where the time of one text went, decoded with a barrier after every part.
 
     `overhead` is what the barriers cost: its rounds' seconds over those of the same text just before without them, less
-    1.
+    1. On several hosts it is the time of the deciding one, and `link_s` what it waited for rows: links, and layers of
+    the others.
     """
 
     prefill_s: float
@@ -148,6 +157,7 @@ class Figures:
 class Arm:
     """One way of decoding. `depth` is the draft depth of a fixed one, None for `auto` and for other programs.
 
+    `predicted_tokens_per_s` is what isolated costs give for its rounds, all texts together.
     `counts`, `certificate`, `profile` and `predicted_tokens_per_s` are None where there is nothing of the kind: other
     programs have no rounds of ours, drawn tokens no certificate. `failed` says why an arm's speed does not count,
     `skipped` why it was not measured at all.
@@ -165,6 +175,18 @@ class Arm:
     predicted_tokens_per_s: float | None
     failed: str | None
     skipped: str | None
+
+    @property
+    def total_tokens_per_s(self) -> float | None:
+        """Tokens of all texts together over their seconds, as predictions have it; None without texts."""
+        seconds = sum(sample.decode_s for sample in self.samples)
+        return sum(sample.tokens for sample in self.samples) / seconds if seconds else None
+
+    @property
+    def peaks_by_rank(self) -> tuple[int, ...]:
+        """The greatest peak of each host; empty on one."""
+        known = [sample.peaks_by_rank for sample in self.samples if sample.peaks_by_rank]
+        return tuple(max(peaks) for peaks in zip(*known, strict=False))
 
     @property
     def is_ours(self) -> bool:
@@ -205,12 +227,25 @@ class PromptsRecord:
 
 @dataclass(frozen=True)
 class CostsRecord:
-    """Median seconds of the parts of a round by themselves: passes by width, drafts by depth, commits by width."""
+    """Median seconds of the parts of a round by themselves: passes by width, drafts by depth, commits by width.
+
+    `lap_s`, on several hosts: what of a pass by width is waiting for the rows, that is links and the layers of others.
+    """
 
     verify_s: dict[str, float]
     draft_s: dict[str, float]
     settle_s: dict[str, float]
     commit_s: float
+    lap_s: dict[str, float] = field(default_factory=dict)
+
+    def round_s(self, depth: int) -> float | None:
+        """Seconds of a round at ``depth`` as the sum of its parts; None if one of them was not measured."""
+        if depth == 0:
+            return self.verify_s["1"] + self.commit_s if "1" in self.verify_s else None
+        width = str(depth + 1)
+        parts = (self.draft_s.get(str(depth)), self.verify_s.get(width), self.settle_s.get(width))
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
 
 
 @dataclass(frozen=True)
@@ -326,8 +361,20 @@ class SidecarRecord:
 
 
 @dataclass(frozen=True)
+class StageRecord:
+    """What one rank of several holds: layers `[start, end)`, and bytes of weights."""
+
+    start: int
+    end: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
 class Receipt:
-    """One benchmark. `started` is UTC; `hosts` their number, `link_delay_ms` a delay that was added to their link.
+    """One benchmark. `started` is UTC; `hosts` their number.
+
+    `link_delay_ms` is a delay that was added one way to every link between neighbours, `link_rate_mbps` the Mbit/s that
+    each was limited to, None if it was not. `stages` are the hosts' parts, empty on one.
 
     An interrupted one is not `complete` and holds what was measured until then.
     """
@@ -343,6 +390,8 @@ class Receipt:
     model: ModelRecord
     sidecar: SidecarRecord | None
     cases: tuple[Case, ...]
+    link_rate_mbps: float | None = None
+    stages: tuple[StageRecord, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, figures included."""

@@ -1,12 +1,13 @@
 """JSON ↔ frozen dataclasses, by their annotations: one definition of a format is enough to write it and to read it.
 
 What an annotation may be: `str`, `int`, `float` (finite; whole numbers count), `bool`, another dataclass,
-`tuple[X, ...]`, `dict[str, X]`, and `X | None`, which is null.
+`tuple[X, ...]`, `dict[str, X]`, and `X | None`, which is null. A field with a default is always written and may be
+missing: files of earlier versions do not have it.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -62,10 +63,11 @@ def _decode_object(kind: Any, path: Path, trail: str, value: dict[str, object]) 
     for key in value:
         if key not in hints:
             raise FormatError(path, _join(trail, key), f"unknown key{near_miss(key, hints)}")
-    for key in hints:
-        if key not in value:
-            raise FormatError(path, _join(trail, key), "missing")
-    return kind(**{key: _decode(hint, path, _join(trail, key), value[key]) for key, hint in hints.items()})
+    for one in fields(kind):
+        if one.name not in value and one.default is one.default_factory is MISSING:
+            raise FormatError(path, _join(trail, one.name), "missing")
+    known = {key: hint for key, hint in hints.items() if key in value}
+    return kind(**{key: _decode(hint, path, _join(trail, key), value[key]) for key, hint in known.items()})
 
 
 def _decode_plain(kind: Any, path: Path, trail: str, value: object) -> Any:

@@ -7,6 +7,7 @@ import pytest
 from demo import demo, demo_head
 
 from skulk_core.bench.arms import CaseRun
+from skulk_core.bench.instruments import LocalInstruments
 from skulk_core.bench.measure import Bench, Measurement, measure
 from skulk_core.bench.prompts import encode, named_set
 from skulk_core.bench.texts import distinct_4grams
@@ -72,7 +73,8 @@ def measured(
     local = Local(demo().target, demo().tokenizer, demo_head().head) if profile else None
     measurement = Measurement.of(work, arms)
     try:
-        measure(Bench(engine, local, profile=profile), measurement, watch)
+        instruments = LocalInstruments(engine, local) if local is not None else None
+        measure(Bench(engine, instruments, profile=profile), measurement, watch)
     except KeyboardInterrupt:
         assert watch.stop_after is not None
     return measurement.record()

@@ -23,7 +23,7 @@ def test_readme_has_the_figures_of_its_receipts() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("view", ["depths", "facts", "cases", "split", "prompt", "sidecar"])
+@pytest.mark.parametrize("view", ["depths", "facts", "cases", "split", "costs", "prompt", "links", "sidecar"])
 def test_a_changed_figure_is_written_over(tmp_path: Path, view: str) -> None:
     (tmp_path / "a.json").write_text(receipt().to_json(), encoding="utf-8")
     page = f"before\n<!-- receipts: {view} a.json -->\n| 99.9 |\n<!-- /receipts -->\nafter\n"

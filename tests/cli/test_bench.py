@@ -81,7 +81,6 @@ def test_every_option_of_run_is_taken_or_refused_in_words() -> None:
         (("--stop", "x"), "full length"),
         (("--chat",), "prompts one by one"),
         (("--allow-plain",), "measures nothing"),
-        (("--link-delay", "5"), "cannot be added"),
         (("--split", "4,4"), "--peers"),
         (("--suite", "--tokens", "50"), "cases of its own"),
         (("--suite", "--prompts", "code"), "cases of its own"),
