@@ -125,7 +125,8 @@ def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]
             source = locate_model(parse_trunk(choice.model), reporter.bytes)
         else:
             # this host's own part; without one the first layer's, by which the tokenizer and the shape come along
-            own = [one.layers for one, host in zip(planner.plan(hosts).stages, hosts, strict=True) if host.is_local]
+            plan = planner.plan(hosts)
+            own = [one.layers for one, host in zip(plan.stages, plan.hosts, strict=True) if host.is_local]
             stage = locate_stage(parse_trunk(choice.model), own[-1] if own else LayerRange(0, 1), reporter.bytes)
             source, absent = stage.source, stage.absent
         model = outline(source.path, absent=absent)
@@ -192,7 +193,7 @@ def _placing(
                     drafting=drafting,
                 ),
             )
-            for rank, host in enumerate(hosts)
+            for rank, host in enumerate(plan.hosts)
         ]
 
     return place
