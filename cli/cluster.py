@@ -37,7 +37,7 @@ Peers = Annotated[
 Shard = Annotated[
     Literal["auto", "pipeline", "tensor"],
     typer.Option(
-        metavar="HOW", help="With --peers. pipeline: by layers. tensor: every layer on every host. auto: pipeline."
+        metavar="HOW", help="With --peers. pipeline: by layers. tensor: an equal share of every layer. auto: pipeline."
     ),
 ]
 Split = Annotated[

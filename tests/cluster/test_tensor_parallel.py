@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,19 @@ def test_a_certificate_is_made_by_the_ranks_together(engine: ClusterEngine) -> N
     found = engine.certify(encoded(5), tokens, 2, GREEDY)
     assert found.compared == len(tokens)
     assert not found.divergences
+
+
+def test_a_rank_that_is_killed_costs_no_token(engine: ClusterEngine) -> None:
+    """The others sit in a sum that never comes: they must learn of it, and a new ring must go on with the text."""
+
+    def kill(rounds: int) -> None:
+        if rounds == 3:
+            pid = engine.epoch.pids[1]
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+
+    assert answer(engine, encoded(3), 2, NUM_TOKENS, after_round=kill) == expected(3)
+    assert engine.stats.recoveries == 1
 
 
 def test_every_family_that_can_be_shared() -> None:
