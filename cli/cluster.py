@@ -41,7 +41,7 @@ Shard = Annotated[
     typer.Option(
         parser=one_of(ShardName),
         metavar="HOW",
-        help="With --peers. pipeline: by layers. tensor: every layer on every host. auto: pipeline.",
+        help="With --peers. pipeline: by layers. tensor: an equal share of every layer. auto: pipeline.",
     ),
 ]
 Split = Annotated[
@@ -181,7 +181,8 @@ def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]
             source = locate_model(parse_trunk(choice.model), reporter.bytes)
         else:
             # this host's own part; without one the first layer's, by which the tokenizer and the shape come along
-            own = [one.layers for one, host in zip(planner.plan(hosts).stages, hosts, strict=True) if host.is_local]
+            plan = planner.plan(hosts)
+            own = [one.layers for one, host in zip(plan.stages, plan.hosts, strict=True) if host.is_local]
             stage = locate_stage(parse_trunk(choice.model), own[-1] if own else LayerRange(0, 1), reporter.bytes)
             source, absent = stage.source, stage.absent
         model = outline(source.path, absent=absent)
@@ -248,7 +249,7 @@ def _placing(
                     drafting=drafting,
                 ),
             )
-            for rank, host in enumerate(hosts)
+            for rank, host in enumerate(plan.hosts)
         ]
 
     return place

@@ -156,6 +156,10 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "--split has a number of layers for each rank in turn, this host's last, as 20,12.",
         EXIT_USAGE,
     ),
+    errors.ShareError: (
+        "--shard pipeline divides any model by its layers instead, among unlike hosts too.",
+        EXIT_USAGE,
+    ),
     errors.PlanDoesNotFit: (
         "Add a host, take a smaller or more quantised model or a shorter --context, or free memory there.",
         EXIT_FAILED,

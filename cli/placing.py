@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cli.loading import Choice
-from cli.plan import describe, read_numbers
+from cli.plan import check_shares, describe, read_numbers
 from cli.render import Reporter
 from skulk_core.errors import OptionError
 
@@ -32,7 +32,7 @@ def make_planner(
     from skulk_core.cluster.addresses import read_pins
     from skulk_core.cluster.assignment import Shard
     from skulk_core.cluster.backends import settings_for
-    from skulk_core.cluster.planning import Planner, Wishes, ask_hosts
+    from skulk_core.cluster.planning import Planner, Wishes, ask_hosts, in_rank_order
 
     wishes = Wishes(
         shard=Shard.TENSOR if shard == "tensor" else Shard.PIPELINE,
@@ -41,18 +41,18 @@ def make_planner(
         allow_public=allow_public,
     )
     # what it lacks must show before anything is loaded; the real ports are known later
-    settings_for(backend, hosts, ["0.0.0.0:0"] * len(hosts))
+    settings_for(backend, in_rank_order(hosts, wishes.shard), ["0.0.0.0:0"] * len(hosts))
+    check_shares(choice.model, wishes.shard, len(hosts))
     reporter.step(f"asking {', '.join(host.name for host in hosts)}")
     reports = ask_hosts(hosts)
     reporter.step(f"weighing {choice.model}")
     writes_scores = any(report.backend == "cpu" for report in reports)
     sidecar = choice.sidecar if choice.depth != 0 else None
-    weighed, needs, _ = describe(choice.model, sidecar, choice.dtype, context, writes_scores=writes_scores)
-    if wishes.shard is Shard.TENSOR and not weighed.shape.has_shard:
-        raise OptionError("--shard", shard, "mlx-lm cannot divide the layers of this model's family")
+    _, needs, _ = describe(choice.model, sidecar, choice.dtype, context, writes_scores=writes_scores)
     planner = Planner(needs, hosts, reports, wishes)
     for stage in planner.plan(hosts).stages:
-        layers = f"layers [{stage.layers.start}, {stage.layers.end})"
+        share = f"1/{len(hosts)} of " if wishes.shard is Shard.TENSOR else ""
+        layers = f"{share}layers [{stage.layers.start}, {stage.layers.end})"
         has = f"{stage.available_nbytes / 1e9:.2f} GB"
         reporter.detail(f"{stage.host}: {layers}, needs {stage.need.total / 1e9:.2f} GB of {has}")
     return planner

@@ -22,6 +22,7 @@ from skulk_core.runtime.device import auto_dtype, load_mlx
 from skulk_core.runtime.resources import demo_sidecar
 
 if TYPE_CHECKING:
+    from skulk_core.cluster.assignment import Shard as Sharding
     from skulk_core.cluster.planning import Plan
     from skulk_core.memory.placement import ModelBytes
     from skulk_core.models.weighing import Weighed
@@ -64,14 +65,13 @@ def plan_command(
     )
     reporter = Reporter(quiet=quiet, verbose=False)
     with reporter.working():
+        check_shares(model, wishes.shard, len(hosts))
         reporter.step(f"asking {', '.join(host.name for host in hosts)}")
         reports = ask_hosts(hosts, model)
         reporter.step(f"reading the headers of {model}")
         weighed, needs, head = describe(
             model, sidecar, dtype, context, writes_scores=any(report.backend == "cpu" for report in reports)
         )
-        if wishes.shard is Shard.TENSOR and not weighed.shape.has_shard:
-            raise OptionError("--shard", shard, "mlx-lm cannot divide the layers of this model's family")
         plan = make_plan(needs, hosts, reports, wishes)
     if json_output:
         out(json.dumps(_as_json(weighed, needs, plan, head)) + "\n")
@@ -87,6 +87,17 @@ def read_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise SplitError(f"--split {text}: not a list of whole numbers, as 20,12") from None
+
+
+def check_shares(model: str, shard: "Sharding", size: int) -> None:
+    """Raise `ShareError` if ``size`` hosts cannot share the layers; of the model only its configuration is read."""
+    from skulk_core.cluster.assignment import Shard
+
+    if shard is Shard.TENSOR and size > 1:
+        load_mlx()
+        from skulk_core.models.weighing import model_division
+
+        model_division(parse_trunk(model), Event()).check(size)
 
 
 def describe(

@@ -145,9 +145,17 @@ class _TimedExchange(Exchange):
     def begin(self) -> None:
         self._timed.begin()
 
-    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+    def lap(
+        self,
+        rows_committed: int,
+        tokens: mx.array,
+        position: int,
+        *,
+        keep_all: bool = False,
+        last_row: bool = False,
+    ) -> Activations:
         with self._clock.part("link"):
-            entering = self._timed.lap(rows_committed, tokens, position, keep_all=keep_all)
+            entering = self._timed.lap(rows_committed, tokens, position, keep_all=keep_all, last_row=last_row)
             mx.eval(entering.h)
         return entering
 

@@ -25,6 +25,8 @@ class Flag(IntFlag):
     """Every cache is to be empty before it."""
     KEEP_ALL = 2
     """Every row stays: a prompt's. The window after it repeats so in ``committed``."""
+    LAST_ROW = 4
+    """Of the last layer's rows only the last is wanted. Ranks that share that layer must run it alike."""
 
 
 @dataclass(frozen=True)

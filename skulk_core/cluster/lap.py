@@ -20,9 +20,13 @@ class Windows:
         """The next window is a new text's first."""
         self._is_new = True
 
-    def header(self, rows_committed: int, width: int, position: int, *, keep_all: bool) -> Header:
+    def header(
+        self, rows_committed: int, width: int, position: int, *, keep_all: bool, last_row: bool = False
+    ) -> Header:
         """The header of the next window."""
         flags = Flag.KEEP_ALL if keep_all else Flag(0)
+        if last_row:
+            flags |= Flag.LAST_ROW
         if self._is_new:
             flags |= Flag.NEW_TEXT
             self._is_new, self._round, self._text = False, 0, self._text + 1
@@ -56,7 +60,16 @@ class RingExchange(Exchange):
     def begin(self) -> None:
         self._windows.begin()
 
-    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+    def lap(
+        self,
+        rows_committed: int,
+        tokens: mx.array,
+        position: int,
+        *,
+        keep_all: bool = False,
+        last_row: bool = False,
+    ) -> Activations:
+        # the last layer is here: nobody else need know how many of its rows are wanted
         width = int(tokens.shape[0])
         header = self._windows.header(rows_committed, width, position, keep_all=keep_all)
         self._links.send(header.packed(tokens))

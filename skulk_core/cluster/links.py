@@ -2,11 +2,17 @@
 
 import os
 import select
+import socket
 import stat
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+
+# Of more than two ranks: beyond this the bytes of passing whole arrays round cost more than the hops of a sum.
+_MOST_GATHERED_NBYTES = 16 << 10
+_MOST_WAIT_US = 4000
 
 
 class Links:
@@ -40,18 +46,44 @@ class Links:
         mx.async_eval(message)
         return message
 
-    def broadcast(self, message: mx.array) -> mx.array:
-        """``message`` of the one rank that has any, on every rank; the others give zeros. Not evaluated."""
-        summed = mx.distributed.all_sum(message, group=self._group)
+    def add_up(self, share: mx.array) -> mx.array:
+        """The sum of every rank's ``share``, on every rank; not evaluated.
+
+        Ranks tell sums apart by their order alone. Each is handed out at once, so that the order is that of the calls
+        and no part of a graph that happens not to be asked for, or to be asked for earlier, can change it.
+        """
+        others = self.size - 1
+        if self.size == 2 or share.nbytes <= _MOST_GATHERED_NBYTES:
+            # half the hops of a ring's sum, and for two ranks the same bytes
+            gathered = mx.distributed.all_gather(share, group=self._group)
+            summed = gathered.reshape(self.size, *share.shape).sum(axis=0)
+            self.messages += others
+            self.nbytes += others * share.nbytes
+        else:
+            summed = mx.distributed.all_sum(share, group=self._group)
+            self.messages += 2 * others
+            self.nbytes += 2 * others * share.nbytes // self.size
         mx.async_eval(summed)
-        self.messages += 1
-        self.nbytes += message.nbytes
         return summed
 
-    @property
-    def group(self) -> Any:
-        """MLX's group."""
-        return self._group
+    def broadcast(self, message: mx.array) -> mx.array:
+        """``message`` of the one rank that has any, on every rank; the others give zeros. Not evaluated."""
+        return self.add_up(message)
+
+    def sleep_while_adding(self) -> None:
+        """Let a ``patient`` rank sleep inside sums too, where nothing of ours could wait for the others' first bytes.
+
+        MLX asks its sockets without waiting, over and over. Made to wait they wake it at once when something comes; the
+        limit is for sums so large that they use a socket both ways.
+        """
+        if not self._patient:
+            return
+        limit = struct.pack("@ll", 0, _MOST_WAIT_US)
+        for descriptor in self._sockets:
+            os.set_blocking(descriptor, True)
+            with socket.socket(fileno=os.dup(descriptor)) as same:
+                for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                    same.setsockopt(socket.SOL_SOCKET, option, limit)
 
     def finish_sending(self) -> None:
         """Wait until what was handed to `send` is on its way, and with it all that it was computed from."""

@@ -8,7 +8,7 @@ from skulk_core.cluster.addresses import Pins, RankAddress, choose_addresses
 from skulk_core.cluster.assignment import Shard
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.report import HostReport, fetch_reports
-from skulk_core.errors import DuplicateHost, HostMismatch, PeerError, SplitError
+from skulk_core.errors import DuplicateHost, HostMismatch, PeerError, PlanDoesNotFit, ShareError, SplitError
 from skulk_core.memory.placement import Capacity, ModelBytes, PlacedStage, place_pipeline, place_tensor
 
 # Arithmetic and protocol: ranks that differ in them could disagree, or not understand each other.
@@ -53,9 +53,16 @@ class Planner:
 
     def plan(self, hosts: Sequence[Host]) -> Plan:
         """The plan for ``hosts``; a split that was asked for holds for all of them only. Raises as `make_plan`."""
-        split = self._wishes.split if len(hosts) == self._num_hosts else None
+        is_whole = len(hosts) == self._num_hosts
+        wishes = self._wishes if is_whole else replace(self._wishes, split=None)
         reports = [self._reports[host.name] for host in hosts]
-        return make_plan(self._model, hosts, reports, replace(self._wishes, split=split))
+        try:
+            return make_plan(self._model, hosts, reports, wishes)
+        except (ShareError, PlanDoesNotFit):
+            if is_whole or wishes.shard is Shard.PIPELINE:
+                raise
+        # a text that has begun goes on, in whatever way those who are left can
+        return make_plan(self._model, hosts, reports, replace(wishes, shard=Shard.PIPELINE))
 
 
 def ask_hosts(hosts: Sequence[Host], model: str | None = None) -> tuple[HostReport, ...]:
@@ -84,8 +91,19 @@ def check_hosts(hosts: Sequence[Host], reports: Sequence[HostReport]) -> None:
                 raise HostMismatch(host.name, what, theirs or "none", ours or "none", hosts[-1].name)
 
 
+def in_rank_order(hosts: Sequence[Host], shard: Shard) -> list[Host]:
+    """As listed; where the first rank decides, this machine comes first: its files are meant by `--sidecar FOLDER`."""
+    return sorted(hosts, key=lambda host: not host.is_local) if shard is Shard.TENSOR else list(hosts)
+
+
 def make_plan(model: ModelBytes, hosts: Sequence[Host], reports: Sequence[HostReport], wishes: Wishes) -> Plan:
-    """Place ``model``. Raises `SplitError`, `PlanDoesNotFit`, `LinkError`, `PublicLink`."""
+    """Place ``model`` on ``hosts``, of which ``reports`` speak in turn.
+
+    Raises `SplitError`, `ShareError`, `PlanDoesNotFit`, `LinkError`, `PublicLink`.
+    """
+    said = {host.name: report for host, report in zip(hosts, reports, strict=True)}
+    hosts = in_rank_order(hosts, wishes.shard)
+    reports = [said[host.name] for host in hosts]
     found = capacities(hosts, reports)
     if wishes.shard is Shard.TENSOR:
         if wishes.split is not None:

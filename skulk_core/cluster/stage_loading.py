@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from skulk_core.catalog import Catalog
 from skulk_core.cluster.assignment import Assignment, Drafting, Shard
 from skulk_core.cluster.identity import Identity, file_digest, identity_of
-from skulk_core.errors import ConventionsUnknown, NoDraftHead, OptionError, SkulkError
+from skulk_core.errors import ConventionsUnknown, NoDraftHead, ShareError, SkulkError
 from skulk_core.heads.base import DraftHead
 from skulk_core.heads.finding import HeadFound, NoHead, find_head
 from skulk_core.heads.loading import LoadedHead, fitting_layout, load_head, released_conventions, stated
@@ -16,8 +18,7 @@ from skulk_core.heads.wiring import settle
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import ModelSource
-from skulk_core.models.loading import LoadedModel, load, outline
-from skulk_core.models.plain import PlainTarget
+from skulk_core.models.loading import LoadedModel, held_weights, load, outline
 from skulk_core.models.stage_source import locate_stage
 
 NGRAM_NAME = "prompt lookup"
@@ -51,19 +52,33 @@ def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) ->
     """Find and load what ``assignment`` names; other layers' weights are never read. Raises `SkulkError`."""
     stage = locate_stage(parse_trunk(assignment.model), assignment.layers, on_progress)
     source = stage.source
-    # a share of every layer is cut out once the ring is there to say which
-    read = outline if assignment.shard is Shard.TENSOR else load
+    is_share = assignment.shard is Shard.TENSOR and assignment.size > 1
+    read = outline if is_share else load
     model = read(source.path, assignment.dtype, assignment.layers, stage.absent)
-    if assignment.shard is Shard.TENSOR and not isinstance(model.target, PlainTarget):
-        kind = type(model.target.model).__module__.rpartition(".")[2]
-        raise OptionError("--shard", "tensor", f"serves plain decoders, and {kind} is none; use --shard pipeline")
     identity = identity_of(model.config, _weight_files(source, model))
-    if not assignment.decides:
-        return LoadedStage(model, identity, None, DrafterFacts())
-    found, facts = _drafter(assignment.drafting, source, model, assignment.size, on_progress)
-    if isinstance(found, LoadedHead):
-        return LoadedStage(model, identity, found.head, facts, found)
-    return LoadedStage(model, identity, found, facts)
+    drafter: DraftHead | None = None
+    facts, head = DrafterFacts(), None
+    if assignment.decides:
+        # before the layers are cut: its own is made after theirs
+        found, facts = _drafter(assignment.drafting, source, model, assignment.size, on_progress)
+        head = found if isinstance(found, LoadedHead) else None
+        drafter = found.head if isinstance(found, LoadedHead) else found
+    if is_share:
+        _take_share(model, assignment)
+    return LoadedStage(model, identity, drafter, facts, head)
+
+
+def _take_share(model: LoadedModel, assignment: Assignment) -> None:
+    """Cut this rank's share out of every layer, and read it. Raises `ShareError`."""
+    target = model.target
+    if not target.divided:
+        # the launcher looked before it started anybody
+        raise ShareError(target.model_type, f"the layers of {target.model_type} models cannot be divided")
+    target.take_share(assignment.rank, assignment.size, decides=assignment.decides)
+    for layer in target.layers:
+        # one by one: a whole layer is read before a share of it is kept
+        mx.eval(layer.parameters())
+    mx.eval(held_weights(target))
 
 
 def _weight_files(source: ModelSource, model: LoadedModel) -> list[Path]:
@@ -97,7 +112,9 @@ def _head(
         return None, DrafterFacts(plain_because=f"no draft head in {' or '.join(found.looked_in)}")
     if not asked.needed and found.default_depth == 0:
         return None, DrafterFacts(plain_because="the catalog says that this model decodes faster without")
-    conventions, known_from = _conventions(asked.overrides, source, model, found, catalog)
+    # a trunk in shares is not whole here either
+    is_whole = num_hosts == 1
+    conventions, known_from = _conventions(asked.overrides, source, model, found, catalog, is_whole=is_whole)
     head = load_head(
         model,
         found.files,
@@ -114,12 +131,12 @@ def _head(
 
 
 def _conventions(
-    overrides: Any, source: ModelSource, model: LoadedModel, found: HeadFound, catalog: Catalog
+    overrides: Any, source: ModelSource, model: LoadedModel, found: HeadFound, catalog: Catalog, *, is_whole: bool
 ) -> tuple[Any, str]:
     """As somebody states them, or as measured before. Nothing is measured where a part of the trunk is missing."""
     if stated(model, found.files, found.conventions) is not None or overrides:
         return found.conventions, "catalog"
-    if len(model.target.layer_range) == model.target.num_layers:
+    if is_whole:
         wiring = settle(model, source, found, catalog, overrides=overrides)
         return wiring.conventions, wiring.conventions_from
     released = released_conventions(model, fitting_layout(model, found.files))

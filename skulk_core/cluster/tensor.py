@@ -2,7 +2,10 @@
 
 Rank 0 decides. It tells the others a window's tokens and what stays of the window before; drafts, verdicts and next
 tokens are never worked out elsewhere. mlx-lm's `shard` cuts the layers; embedding, norm, LM head and draft head stay
-whole, on the decider.
+whole, the last two on the decider alone.
+
+A window is one message to all, then the sums inside the layers. Every rank runs the same passes in the same order,
+told by the header alone, so all sums meet (`models/sharing.py`, `Links.add_up`).
 """
 
 from itertools import count
@@ -16,23 +19,6 @@ from skulk_core.cluster.stage import WINDOWS_BETWEEN_CLEARS
 from skulk_core.decode.exchange import Exchange
 from skulk_core.errors import RingError
 from skulk_core.models.base import Activations, Target
-from skulk_core.models.loading import held_weights
-from skulk_core.models.parallel import compute_in_order
-
-
-def take_share(target: Target, links: Links | None) -> None:
-    """Cut this rank's share out of every layer, and read it. Before the first pass. Raises `RingError`."""
-    compute_in_order()
-    if links is not None:
-        text, lm_head = target.text_model, target.lm_head
-        try:
-            target.model.shard(links.group)
-        except (AssertionError, ValueError) as error:
-            raise RingError(f"the model cannot be shared by {links.size} ranks: {error}") from error
-        if lm_head is not None:
-            # only the decider needs logits, and needs them without asking anybody
-            text.lm_head = lm_head
-    mx.eval(held_weights(target))
 
 
 class TensorExchange(Exchange):
@@ -41,14 +27,25 @@ class TensorExchange(Exchange):
     brings_rows = False
 
     def __init__(self, target: Target, links: Links, epoch: int) -> None:
+        assert links.rank == 0, "the first rank decides"
+        target.adder.add_up = links.add_up
+        links.sleep_while_adding()
         self._target, self._links, self._windows = target, links, Windows(epoch)
 
     def begin(self) -> None:
         self._windows.begin()
 
-    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+    def lap(
+        self,
+        rows_committed: int,
+        tokens: mx.array,
+        position: int,
+        *,
+        keep_all: bool = False,
+        last_row: bool = False,
+    ) -> Activations:
         width = int(tokens.shape[0])
-        header = self._windows.header(rows_committed, width, position, keep_all=keep_all)
+        header = self._windows.header(rows_committed, width, position, keep_all=keep_all, last_row=last_row)
         self._links.broadcast(header.packed(tokens))
         if not header.has_tokens:
             self._links.broadcast(tokens)
@@ -59,6 +56,9 @@ class Follower:
     """Every other rank: runs what it is told, and never looks at a logit."""
 
     def __init__(self, target: Target, links: Links, epoch: int) -> None:
+        assert links.rank > 0, "the first rank decides"
+        target.adder.add_up = links.add_up
+        links.sleep_while_adding()
         self._target, self._links, self._epoch = target, links, epoch
         self._caches = target.make_caches()
 
@@ -92,5 +92,7 @@ class Follower:
         if self._caches.rows != header.position:
             raise RingError(f"a window at row {header.position} came to a rank that holds {self._caches.rows} rows")
         entering = self._target.embed(tokens, header.position)
-        run = self._target.run_and_commit if header.flags & Flag.KEEP_ALL else self._target.run
-        return run(entering, self._caches).h
+        if header.flags & Flag.KEEP_ALL:
+            last_row = bool(header.flags & Flag.LAST_ROW)
+            return self._target.run_and_commit(entering, self._caches, last_row=last_row).h
+        return self._target.run(entering, self._caches).h

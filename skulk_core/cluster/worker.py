@@ -119,10 +119,9 @@ def _work(
 
 def _tensor_parallel(target: Any, links: Any, assignment: Assignment) -> Any:
     """The decider's exchange; on every other rank this serves for ever."""
-    from skulk_core.cluster.tensor import Follower, TensorExchange, take_share
+    from skulk_core.cluster.tensor import Follower, TensorExchange
     from skulk_core.decode.exchange import Alone
 
-    take_share(target, links)
     if not assignment.decides:
         Follower(target, links, assignment.epoch).serve()
     return Alone(target) if links is None else TensorExchange(target, links, assignment.epoch)

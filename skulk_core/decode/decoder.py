@@ -139,8 +139,11 @@ class Decoder:
 
     def _prefill_pass(self, tokens: mx.array, start: int, end: int) -> None:
         """Feed rows ``[start, end)`` of ``tokens``; after the last of them the first token of the answer is chosen."""
-        entering = self._exchange.lap(self._rows_committed, tokens[start:end], self._caches.rows, keep_all=True)
-        left = self._target.run_and_commit(entering, self._caches, last_row=not self._followed)
+        last_row = not self._followed
+        entering = self._exchange.lap(
+            self._rows_committed, tokens[start:end], self._caches.rows, keep_all=True, last_row=last_row
+        )
+        left = self._target.run_and_commit(entering, self._caches, last_row=last_row)
         hidden = self._target.hidden(left)
         self._rows_committed = end - start
         if end == len(tokens):

@@ -20,10 +20,19 @@ class Exchange(Protocol):
         """The next window begins a new text: every host's caches are empty before it."""
         ...
 
-    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+    def lap(
+        self,
+        rows_committed: int,
+        tokens: mx.array,
+        position: int,
+        *,
+        keep_all: bool = False,
+        last_row: bool = False,
+    ) -> Activations:
         """Rows ``tokens`` ``[w]``, the first at ``position``, as they enter this host's layers.
 
-        With ``keep_all``, as in a prompt, every row stays, which the other hosts need not wait to hear.
+        With ``keep_all``, as in a prompt, every row stays, which the other hosts need not wait to hear. ``last_row``
+        as for `Target.run_and_commit`, which is to follow with the same: hosts that share the last layer run it alike.
         """
         ...
 
@@ -39,5 +48,13 @@ class Alone(Exchange):
     def begin(self) -> None:
         return
 
-    def lap(self, rows_committed: int, tokens: mx.array, position: int, *, keep_all: bool = False) -> Activations:
+    def lap(
+        self,
+        rows_committed: int,
+        tokens: mx.array,
+        position: int,
+        *,
+        keep_all: bool = False,
+        last_row: bool = False,
+    ) -> Activations:
         return self._target.embed(tokens, position)

@@ -105,6 +105,14 @@ class SplitError(SkulkError):
     """The layers cannot be divided among the hosts as asked."""
 
 
+class ShareError(SplitError):
+    """Ranks cannot have equal tensor-parallel shares of a model of `model_type`."""
+
+    def __init__(self, model_type: str, reason: str) -> None:
+        self.model_type = model_type
+        super().__init__(reason)
+
+
 class PlanDoesNotFit(SkulkError):
     """Some host cannot hold its part. Each of `rows` is (host, bytes needed, bytes available, bytes short by)."""
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from skulk_core.errors import PlanDoesNotFit, SplitError
 from skulk_core.memory.caches import CacheShape, WorkingShape
+from skulk_core.memory.division import Division
 from skulk_core.memory.weights import OuterParts, WeightBytes
 from skulk_core.types import LayerRange
 
@@ -38,6 +39,7 @@ class ModelBytes:
     head_nbytes: int = 0
     process_nbytes: int = 0
     split_points: tuple[int, ...] = ()
+    division: Division = Division("", ())
 
     @property
     def num_layers(self) -> int:
@@ -56,15 +58,16 @@ class ModelBytes:
             working=self.working.nbytes(self.context, self.item_nbytes, decides=last) + self.process_nbytes,
         )
 
-    def tensor_need(self, size: int) -> "StageBytes":
-        """Bytes of one of ``size`` equal tensor-parallel shares; the head and what is no layer are on every host."""
-        last = self.need(0, self.num_layers)
+    def tensor_need(self, size: int, *, decides: bool) -> "StageBytes":
+        """Bytes of one of ``size`` equal shares of every layer; draft head and LM head are whole, with the decider."""
+        alone = self.need(0, self.num_layers)
+        parts = self.outer.alone if decides else self.outer.first
         return StageBytes(
-            layers=-(-last.layers // size),
-            parts=last.parts,
-            head=last.head,
-            caches=-(-last.caches // size),
-            working=last.working,
+            layers=-(-alone.layers // size),
+            parts=sum(self.weights.parts[part] for part in parts),
+            head=alone.head if decides else 0,
+            caches=-(-alone.caches // size),
+            working=self.working.nbytes(self.context, self.item_nbytes, decides=decides) + self.process_nbytes,
         )
 
     @cached_property
@@ -128,10 +131,15 @@ def place_pipeline(
 
 
 def place_tensor(model: ModelBytes, hosts: Sequence[Capacity]) -> tuple[PlacedStage, ...]:
-    """An equal share of every layer for every host. Raises `PlanDoesNotFit` where the smallest cannot hold it."""
-    whole, need = LayerRange(0, model.num_layers), model.tensor_need(len(hosts))
-    reason = f"every host needs an equal share, one {len(hosts)}th of each layer, and not every host has room"
-    return _fitting(hosts, [whole] * len(hosts), [need] * len(hosts), reason)
+    """An equal share of every layer for every host; the first of them decides.
+
+    Raises `ShareError` where the layers have no such shares, `PlanDoesNotFit` where a host cannot hold its own.
+    """
+    size, whole = len(hosts), LayerRange(0, model.num_layers)
+    if size > 1:
+        model.division.check(size)
+    needs = [model.tensor_need(size, decides=rank == 0) for rank in range(size)]
+    return _fitting(hosts, [whole] * size, needs, f"each of {size} hosts needs an equal share of every layer")
 
 
 def _fitting(

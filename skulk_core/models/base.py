@@ -9,8 +9,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from skulk_core.cache.base import CacheList, LayerCache
+from skulk_core.errors import ShareError
+from skulk_core.memory.division import Part
 from skulk_core.models.light import hand_over
-from skulk_core.models.parallel import parts_of, wave
+from skulk_core.models.parallel import compute_in_order, parts_of, wave
+from skulk_core.models.sharing import Adder, cut, sum_here
 from skulk_core.types import Conventions, LayerRange
 
 
@@ -62,6 +65,7 @@ class Target(abc.ABC):
         self.layer_range = layer_range or LayerRange(0, self.num_layers)
         assert self.layer_range.end <= self.num_layers, f"{self.layer_range} of {self.num_layers} layers"
         self.layers: Sequence[Any] = self.all_layers[self.layer_range.start : self.layer_range.end]
+        self.adder = Adder()
 
     # what a family says of itself
 
@@ -129,6 +133,15 @@ class Target(abc.ABC):
         return None
 
     @property
+    def divided(self) -> tuple[Part, ...]:
+        """What tensor-parallel ranks divide in every layer; empty where nobody has said how it is done."""
+        return ()
+
+    def sum_layer(self, layer: Any) -> None:
+        """Have ``layer``, of which mlx-lm has cut a share, add up by `adder`."""
+        sum_here(layer, self.adder)
+
+    @property
     def split_points(self) -> tuple[int, ...]:
         """Layer indices where a stage may begin."""
         return tuple(range(1, self.num_layers))
@@ -174,6 +187,30 @@ class Target(abc.ABC):
         """Dtype of the activations."""
         norm: mx.array = self.text_model.model.norm.weight
         return norm.dtype
+
+    def take_share(self, rank: int, size: int, *, decides: bool) -> None:
+        """Keep the share of ``rank`` of every layer; only ranks that ``decides`` keep the LM head. Nothing is read.
+
+        From here on every rank must run the same passes in the same order, and `adder` must know how shares are added
+        up. Raises `ShareError`.
+        """
+        compute_in_order()
+        try:
+            cut(self.model, rank, size)
+        except ValueError as error:
+            raise ShareError(
+                self.model_type, f"this {self.model_type} model has no {size} equal shares: {error}"
+            ) from error
+        for layer in self.layers:
+            self.sum_layer(layer)
+        if not decides:
+            self.text_model.pop("lm_head", None)
+
+    @property
+    def model_type(self) -> str:
+        """mlx-lm's name for the family."""
+        # mlx-lm's module, whatever the checkpoint calls itself
+        return type(self.model).__module__.rpartition(".")[2]
 
     def make_caches(self) -> CacheList:
         """Empty caches for this host's layers."""

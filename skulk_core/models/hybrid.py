@@ -8,10 +8,12 @@ import mlx.core as mx
 from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.recurrent import RecurrentCache
+from skulk_core.memory.division import Part
 from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
 from skulk_core.models.light import Rotary, RowNorm, linear
+from skulk_core.models.sharing import Summed, mlp_parts
 from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
@@ -120,6 +122,40 @@ class HybridTarget(Target):
             runner = GatedDeltaLayer(layer, self.project) if layer.is_linear else GatedAttention(layer)
             self._runners[id(layer)] = layer, runner
         return self._runners[id(layer)][1]
+
+    @property
+    def divided(self) -> tuple[Part, ...]:
+        if not hasattr(self.model, "shard"):
+            return ()
+        return (*self._divided_in_mixers(), *mlp_parts(self.layers))
+
+    def _divided_in_mixers(self) -> tuple[Part, ...]:
+        found: dict[str, Part] = {}
+        for layer in self.layers:
+            if layer.is_linear:
+                mixer = layer.linear_attn
+                parts = (
+                    Part("key heads of a gated delta net", mixer.num_k_heads),
+                    Part("value heads of a gated delta net", mixer.num_v_heads),
+                    Part("columns of a gated delta net", mixer.value_dim, is_packed=True),
+                )
+            else:
+                mixer = layer.self_attn
+                parts = (
+                    Part("attention heads", mixer.num_attention_heads),
+                    Part("key and value heads", mixer.num_key_value_heads, may_repeat=True),
+                    Part("attention columns", mixer.num_attention_heads * mixer.head_dim, is_packed=True),
+                )
+            found.update((part.name, part) for part in parts)
+        return tuple(found.values())
+
+    def sum_layer(self, layer: Any) -> None:
+        super().sum_layer(layer)
+        self._runners.pop(id(layer), None)
+        if layer.is_linear:
+            # mlx-lm adds up after its own mixer, whose parts are run one by one here
+            mixer = layer.linear_attn
+            mixer.sharding_group, mixer.out_proj = None, Summed(mixer.out_proj, self.adder)
 
     def make_head_layer(self) -> Any:
         # the layer index decides the kind: the last of an interval is full attention

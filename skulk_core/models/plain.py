@@ -8,7 +8,9 @@ import mlx.core as mx
 from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.window import WindowCache
+from skulk_core.memory.division import Part
 from skulk_core.models.base import Target
+from skulk_core.models.sharing import mlp_parts
 
 
 class PlainTarget(Target):
@@ -27,6 +29,18 @@ class PlainTarget(Target):
         # squeezed, not indexed: an index is a gather
         out: mx.array = layer(h[None], mask, cache=cache).squeeze(0)
         return out
+
+    @property
+    def divided(self) -> tuple[Part, ...]:
+        if not hasattr(self.model, "shard"):
+            return ()
+        attention = self.layers[0].self_attn
+        return (
+            Part("attention heads", attention.n_heads),
+            Part("key and value heads", attention.n_kv_heads),
+            Part("attention columns", attention.q_proj.weight.shape[0], is_packed=True),
+            *mlp_parts(self.layers),
+        )
 
     def make_head_layer(self) -> Any:
         last = type(self.all_layers[-1])

@@ -1,5 +1,6 @@
 """Qwen3.5, 3.6 and 3.8 (dense and MoE, and the text part of multimodal checkpoints): mlx-lm's `qwen3_5`."""
 
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +15,15 @@ class Qwen35Target(HybridTarget):
     @property
     def text_model(self) -> Any:
         return self.model.language_model
+
+    def take_share(self, rank: int, size: int, *, decides: bool) -> None:
+        # mlx-lm divides an LM head too, and asks every rank for logits: ours stays whole, with the rank that decides
+        text = self.text_model
+        args, text.args = text.args, replace(text.args, tie_word_embeddings=True)
+        try:
+            super().take_share(rank, size, decides=decides)
+        finally:
+            text.args = args
 
     def project(self, module: Any, x: mx.array) -> Projections:
         return module.in_proj_qkv(x), module.in_proj_z(x), module.in_proj_b(x), module.in_proj_a(x)

@@ -19,6 +19,7 @@ from skulk_core.cache.window import WindowCache
 from skulk_core.errors import FileError, UnsupportedModel
 from skulk_core.formats.head_names import local_name
 from skulk_core.memory.caches import STEP_ROWS, CacheShape, WorkingShape
+from skulk_core.memory.division import Division
 from skulk_core.memory.weights import OuterParts
 from skulk_core.models.base import Activations, Target
 from skulk_core.models.loading import FILES_AT_FAULT, renamed, shortened, text_config
@@ -42,7 +43,7 @@ class Shape:
     caches: tuple[CacheShape, ...]
     working: WorkingShape
     context_tokens: int | None
-    has_shard: bool
+    division: Division
 
 
 def shape_of(config: Mapping[str, Any], origin: str, *, writes_scores: bool = True) -> Shape:
@@ -61,8 +62,21 @@ def shape_of(config: Mapping[str, Any], origin: str, *, writes_scores: bool = Tr
         caches=_cache_shapes(target),
         working=_working(target, text, writes_scores=writes_scores),
         context_tokens=limit if isinstance(limit, int) else None,
-        has_shard=hasattr(target.model, "shard"),
+        division=_division(target, config),
     )
+
+
+def division_of(config: Mapping[str, Any], origin: str) -> Division:
+    """How tensor-parallel ranks can divide the model that ``config`` describes. Raises as `shape_of`."""
+    return _division(_target(config, origin), config)
+
+
+def _division(target: Target, config: Mapping[str, Any]) -> Division:
+    packed = config.get("quantization")
+    # of a mixed quantisation the widest groups
+    found = [packed, *packed.values()] if isinstance(packed, Mapping) else []
+    sizes = [one["group_size"] for one in found if isinstance(one, Mapping) and isinstance(one.get("group_size"), int)]
+    return Division(target.model_type, target.divided, max(sizes, default=1))
 
 
 def _target(config: Mapping[str, Any], origin: str) -> Target:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -17,10 +16,11 @@ from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef
 from skulk_core.hub.snapshot import cached_model
 from skulk_core.hub.sources import ModelSource, locate_model
 from skulk_core.hub.stored_tensors import StoredTensors
+from skulk_core.memory.division import Division
 from skulk_core.memory.placement import ModelBytes
 from skulk_core.memory.weights import ITEM_NBYTES, WeightBytes, weigh
 from skulk_core.models.loading import text_config
-from skulk_core.models.shape import Shape, shape_of
+from skulk_core.models.shape import Shape, division_of, shape_of
 
 # A worker's own memory before it has loaded anything: Python, MLX, transformers.
 PROCESS_NBYTES = 350_000_000
@@ -50,6 +50,7 @@ class Weighed:
             head_nbytes=head_nbytes + (self._head_cache(context) if head_nbytes else 0),
             process_nbytes=PROCESS_NBYTES,
             split_points=self.shape.split_points,
+            division=self.shape.division,
         )
 
     def _head_cache(self, context: int) -> int:
@@ -63,23 +64,50 @@ def weigh_model(
 
     ``dtype`` as `load` takes it. Raises `FileError`, `UnsupportedModel`, and the Hub's errors.
     """
+    found = _find(ref, cancel)
+    if isinstance(found, ModelSource):
+        return _of_gguf(found, dtype, writes_scores=writes_scores)
+    config = _config(found.files, found.where)
+    shape = shape_of(config, found.where, writes_scores=writes_scores)
+    tensors = StoredTensors.of(found.files)
+    headers = tensors.get_all(tensors.file_of)
+    weights = weigh(headers, shape.num_layers, shape.outer, dtype, f"{found.where}/{INDEX_FILE}")
+    return Weighed(found.where, found.sha, config, shape, weights, _item_nbytes(config, dtype))
+
+
+def model_division(ref: DemoRef | FolderRef | FileRef | RepoRef, cancel: Event | None = None) -> Division:
+    """How tensor-parallel ranks can divide the model, from its configuration alone. Raises as `weigh_model`."""
+    found = _find(ref, cancel)
+    if isinstance(found, ModelSource):
+        # it stands on the loading of models, and few plans need it
+        from skulk_core.models.gguf import load_gguf
+
+        return division_of(load_gguf(found.path).config, str(found))
+    return division_of(_config(found.files, found.where), found.where)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A checkpoint's files and their name for a person."""
+
+    files: CheckpointFiles
+    where: str
+    sha: str = ""
+
+
+def _find(ref: DemoRef | FolderRef | FileRef | RepoRef, cancel: Event | None) -> _Found | ModelSource:
+    """Where the model's files are; a `ModelSource` for one GGUF file."""
     if isinstance(ref, RepoRef):
         cached = cached_model(ref)
         if cached is None:
             files = HubFiles.at(ref, cancel or Event())
-            return _of_files(files, str(files), files.sha, dtype, writes_scores=writes_scores)
-        return _of_folder(cached.path, f"{cached.repo}@{cached.sha}", cached.sha, dtype, writes_scores=writes_scores)
+            return _Found(files, str(files), files.sha)
+        return _Found(FolderFiles(cached.path), f"{cached.repo}@{cached.sha}", cached.sha)
     source = locate_model(ref)
-    if source.gguf is not None:
-        return _of_gguf(source, source.gguf, dtype, writes_scores=writes_scores)
-    return _of_folder(source.folder, str(source), "", dtype, writes_scores=writes_scores)
+    return source if source.gguf is not None else _Found(FolderFiles(source.folder), str(source))
 
 
-def _of_folder(folder: Path, where: str, sha: str, dtype: str, *, writes_scores: bool) -> Weighed:
-    return _of_files(FolderFiles(folder), where, sha, dtype, writes_scores=writes_scores)
-
-
-def _of_files(files: CheckpointFiles, where: str, sha: str, dtype: str, *, writes_scores: bool) -> Weighed:
+def _config(files: CheckpointFiles, where: str) -> dict[str, Any]:
     if CONFIG_FILE not in files.names:
         raise FileError(where, f"has no {CONFIG_FILE}")
     try:
@@ -88,20 +116,16 @@ def _of_files(files: CheckpointFiles, where: str, sha: str, dtype: str, *, write
         raise FileError(f"{where}/{CONFIG_FILE}", f"not valid JSON: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise FileError(f"{where}/{CONFIG_FILE}", "names no model_type")
-    shape = shape_of(config, where, writes_scores=writes_scores)
-    tensors = StoredTensors.of(files)
-    headers = tensors.get_all(tensors.file_of)
-    weights = weigh(headers, shape.num_layers, shape.outer, dtype, f"{where}/{INDEX_FILE}")
-    return Weighed(where, sha, config, shape, weights, _item_nbytes(config, dtype))
+    return config
 
 
-def _of_gguf(source: ModelSource, file: Path, dtype: str, *, writes_scores: bool) -> Weighed:
+def _of_gguf(source: ModelSource, dtype: str, *, writes_scores: bool) -> Weighed:
     """MLX maps a GGUF file when it opens it; what would be loaded is counted on the modules, none of it evaluated."""
     # it stands on the loading of models, and few plans need it
     from skulk_core.models.gguf import load_gguf
     from skulk_core.models.registry import make_target
 
-    parts = load_gguf(file)
+    parts = load_gguf(source.path)
     shape = shape_of(parts.config, str(source), writes_scores=writes_scores)
     target = make_target(parts.model)
     item = _item_nbytes(parts.config, parts.dtype or dtype if dtype == "checkpoint" else dtype)

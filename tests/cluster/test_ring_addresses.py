@@ -5,12 +5,17 @@ import json
 import pytest
 
 from skulk_core.cluster.addresses import Pins, choose_addresses, read_pins
+from skulk_core.cluster.assignment import Shard
 from skulk_core.cluster.backends import jaccl_settings, nccl_settings, ring_settings
 from skulk_core.cluster.peers import Host
-from skulk_core.cluster.planning import capacities, check_hosts
+from skulk_core.cluster.planning import Planner, Wishes, capacities, check_hosts
 from skulk_core.cluster.report import HostReport, Interface, read_report
-from skulk_core.errors import DuplicateHost, HostMismatch, LinkError, OptionError, PublicLink
+from skulk_core.errors import DuplicateHost, HostMismatch, LinkError, OptionError, PublicLink, ShareError
 from skulk_core.formats.hosts import SshAddress
+from skulk_core.memory.caches import CacheShape, WorkingShape
+from skulk_core.memory.division import Division, Part
+from skulk_core.memory.placement import ModelBytes
+from skulk_core.memory.weights import OuterParts, WeightBytes
 
 VERSIONS = {"skulk-mtp": "0.1.0", "mlx": "0.32.4", "mlx-lm": "0.32.2"}
 
@@ -171,3 +176,28 @@ def test_what_each_data_plane_is_told() -> None:
         "NCCL_PORT": "5000",
         "MLX_WORLD_SIZE": "2",
     }
+
+
+def test_the_first_of_the_ranks_that_share_layers_is_this_host() -> None:
+    """It decides, and `--sidecar FOLDER` is a folder here. Two hosts that are left and cannot share cut by layers."""
+    model = ModelBytes(
+        weights=WeightBytes((10**6,) * 6, {"embed_tokens": 10**6}),
+        outer=OuterParts(*[frozenset({"embed_tokens"})] * 4),
+        caches=(CacheShape(),) * 6,
+        working=WorkingShape(row=0, vocab=0, heads=0, prefill_rows=0),
+        context=256,
+        item_nbytes=2,
+        split_points=(1, 2, 3, 4, 5),
+        division=Division("llama", (Part("attention heads", 9),)),
+    )
+    hosts = [host("a"), host("b"), host("local")]
+    reports = [report(one.name, lan(number)) for number, one in enumerate(hosts, 1)]
+    planner = Planner(model, hosts, reports, Wishes(Shard.TENSOR))
+    plan = planner.plan(hosts)
+    assert (plan.shard, [one.name for one in plan.hosts]) == (Shard.TENSOR, ["local", "a", "b"])
+    assert [one.host for one in plan.stages] == ["local", "a", "b"]
+    assert [one.address for one in plan.addresses] == ["192.168.1.3", "192.168.1.1", "192.168.1.2"]
+    left = planner.plan([hosts[0], hosts[2]])
+    assert (left.shard, [one.name for one in left.hosts]) == (Shard.PIPELINE, ["a", "local"])
+    with pytest.raises(ShareError, match="no 2 equal shares"):
+        Planner(model, hosts[1:], reports[1:], Wishes(Shard.TENSOR)).plan(hosts[1:])

@@ -1,11 +1,13 @@
 """Who holds which layers: as memories and speeds allow and the family may be divided, or a table of what lacks."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from skulk_core.errors import PlanDoesNotFit, SplitError
+from skulk_core.errors import PlanDoesNotFit, ShareError, SplitError
 from skulk_core.memory.caches import CacheShape, WorkingShape
+from skulk_core.memory.division import Division, Part
 from skulk_core.memory.placement import Capacity, ModelBytes, place_pipeline, place_tensor
 from skulk_core.memory.weights import OuterParts, WeightBytes
 
@@ -101,11 +103,26 @@ def test_a_chosen_split_is_taken_or_refused() -> None:
 
 
 def test_tensor_parallel_shares_are_equal_or_refused() -> None:
-    twelve = model([GB] * 12, head=GB)
-    assert [stage.need.total for stage in place_tensor(twelve, hosts((7, 1), (70, 1)))] == [7 * GB, 7 * GB]
+    """The head is with the first host, which decides; a share that is no whole number of heads is another model."""
+    heads = Division("llama", (Part("attention heads", 12), Part("key and value heads", 4, may_repeat=True)))
+    twelve = replace(model([GB] * 12, head=GB), division=heads)
+    assert [stage.need.total for stage in place_tensor(twelve, hosts((7, 1), (70, 1)))] == [7 * GB, 6 * GB]
     with pytest.raises(PlanDoesNotFit, match="equal share") as error:
         place_tensor(twelve, hosts((6, 1), (70, 1)))
     assert error.value.rows[0] == ("h0", 7 * GB, 6 * GB, GB)
+    for size, reason in ((5, "12 attention heads"), (6, "4 key and value heads")):
+        with pytest.raises(ShareError, match=reason):
+            place_tensor(twelve, hosts(*[(70, 1)] * size))
+    # four heads for twelve hosts: three hosts have the same one
+    assert len(place_tensor(twelve, hosts(*[(70, 1)] * 12))) == 12
+
+
+def test_shares_of_a_quantised_model_are_whole_groups() -> None:
+    columns = (Part("attention heads", 8), Part("MLP columns", 192, is_packed=True))
+    Division("llama", columns).check(4)
+    Division("llama", columns, group_size=32).check(2)
+    with pytest.raises(ShareError, match="192 MLP columns in groups of 64"):
+        Division("llama", columns, group_size=64).check(2)
 
 
 def test_caches_grow_with_the_context_as_their_kind_says() -> None:
