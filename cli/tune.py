@@ -57,7 +57,7 @@ def tune_command(
 
     options.at_least("--tokens", tokens, 2)
     options.at_least("--runs", runs, 1)
-    depths = read_depths(draft_depth)
+    depths = read_depths(draft_depth or _SWEEP)
     over = None if peers is None else cluster.Spread(peers, "auto", None, "ring", ())
     wish = Wish(
         Choice(model, sidecar, depths.most, dtype, head_precision, convention, False),
