@@ -68,13 +68,12 @@ def show_receipt(receipt: "Receipt") -> None:
 
 
 def _drawn(table: Table, title: str) -> Drawn:
-    drawn = Drawn(title=Text(visible(title)), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn = Drawn(title=Text(visible(title)), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for at, (name, right) in enumerate(table.columns):
-        # arms must be told apart, however narrow the terminal
-        least = max(len(row[0]) for row in table.rows) if at == 0 and table.rows else None
-        drawn.add_column(
-            Text(visible(name)), justify="right" if right else "left", no_wrap=right or at == 0, min_width=least
-        )
+        # what does not fit is folded between words: a figure without its end would be another figure
+        texts = (name, *(row[at] for row in table.rows))
+        least = max((len(word) for text in texts for word in visible(text).split()), default=0)
+        drawn.add_column(Text(visible(name)), justify="right" if right else "left", min_width=least, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(visible(cell)) for cell in row))
     return drawn

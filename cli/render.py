@@ -1,5 +1,6 @@
 """What a person sees: the answer, data and tables on stdout; progress, messages and the line of figures on stderr."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from rich.text import Text
 
 from cli.program import abandon
 from skulk_core.errors import OutputError
+
+# Columns of a table in a file or a pipe, where nothing has to be folded.
+_WIDE = 200
 
 if TYPE_CHECKING:
     from skulk_core.decode.certificate import Certificate
@@ -45,8 +49,8 @@ def out_answer(text: str) -> None:
 
 
 def show(table: RenderableType) -> None:
-    """Something of rich's on stdout. Raises as `out` does."""
-    console = Console()
+    """Something of rich's on stdout, as wide as it likes where no terminal is. Raises as `out` does."""
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
     with console.capture() as captured:
         console.print(table)
     out(captured.get())
