@@ -77,12 +77,14 @@ class Running:
         from skulk_core.formats.receipt import Receipt
         from skulk_core.runtime.device import versions
 
+        programs = {arm.spec.program for one in self.measurements for arm in one.run.arms}
         return Receipt(
             complete=self.complete,
             started=self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
             took_s=time.monotonic() - self._began_s,
             command=shlex.join(["skulk", *(_without_folders(argument) for argument in sys.argv[1:])]),
-            versions=versions(),
+            # of what decoded beside us, too
+            versions=versions(*(("transformers", "torch") if "transformers" in programs else ())),
             machine=machine_record(),
             hosts=max(len(self.stages), 1),
             link_delay_ms=0.0 if self.links is None else 1000 * self.links.delay_s,

@@ -189,7 +189,7 @@ def notes(case: Case) -> list[str]:
     drawn = "greedy" if case.is_greedy else f"temperature {sampling.temperature:g}, seed {sampling.seed}"
     said = [
         f"{len(prompts.tokens)} prompts ({prompts.name}, {lengths} tokens), {case.tokens} tokens each, "
-        f"{case.turns} turns, {drawn}; figures are medians."
+        f"{case.turns} turn{'s' if case.turns > 1 else ''}, {drawn}; figures are medians."
     ]
     said += [f"{arm.name} FAILED: {arm.failed}." for arm in case.arms if arm.failed is not None]
     said += [f"{arm.name} was not measured: {arm.skipped}." for arm in case.arms if arm.skipped is not None]

@@ -75,10 +75,10 @@ def auto_dtype() -> str:
     return "float32" if sys.platform == "linux" and build is not Build.CUDA else "checkpoint"
 
 
-def versions() -> dict[str, str | None]:
-    """Python's version and those of the packages that matter; None for one that is not installed."""
+def versions(*more: str) -> dict[str, str | None]:
+    """Python's version and those of the packages that matter, with ``more``; None for one that is not installed."""
     found: dict[str, str | None] = {"python": python_version()}
-    for name in DISTRIBUTIONS:
+    for name in (*DISTRIBUTIONS, *more):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

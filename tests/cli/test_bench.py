@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from cli_runner import OnTerminal, Program, in_process
+from jinja2 import TemplateNotFound
 from receipts import MACHINE, PROMPTS, case, receipt
 
 from cli.arguments import complete
 from cli.bench import bench_command
+from cli.bench_files import write_files
 from cli.run import run_command
 from cli.skulk import OPTIONAL_VALUES
 from skulk_core.formats.cards import read_cards
@@ -135,6 +137,18 @@ def test_a_model_without_a_head_is_no_benchmark_of_one(plain_llama: Path) -> Non
     assert "no draft head" in done.stderr
 
 
+def test_transformers_beside_ours(plain_llama: Path) -> None:
+    """A peer's figures without its version, or of another text, prove nothing."""
+    asked = ("--draft-depth", "0", *QUICK, "--raw", "--against", "transformers", "--no-certify", "--json")
+    done = in_process("bench", plain_llama, *asked)
+    assert done.code == 0, done.stderr
+    (only,) = done.answer["cases"]
+    assert [arm["name"] for arm in only["arms"]] == ["transformers", "transformers + lookup", "depth 0"]
+    assert all(arm["samples"] and arm["same_as_reference"] for arm in only["arms"])
+    assert done.answer["versions"]["torch"]
+    assert done.answer["versions"]["transformers"]
+
+
 def test_prompt_lookup_and_drawn_tokens_are_measured_too() -> None:
     drawn = (
         "--temperature",
@@ -174,6 +188,18 @@ def test_ctrl_c_writes_what_there_is(skulk: Program, tmp_path: Path) -> None:
     assert len(found.cases) == 1
     assert "Incomplete" in (folder / "bench.html").read_text(encoding="utf-8")
     assert "INCOMPLETE" in done.stdout
+
+
+def test_figures_are_kept_where_a_report_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template that is gone, or a program updated meanwhile, would cost everything that was measured."""
+
+    def no_template(_: Receipt) -> str:
+        raise TemplateNotFound("bench_report.html.j2")
+
+    monkeypatch.setattr("skulk_core.bench.report.html_report", no_template)
+    with pytest.raises(TemplateNotFound):
+        write_files(tmp_path, receipt())
+    assert read_receipt(tmp_path / "bench.json") == receipt()
 
 
 def test_the_best_depth_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
