@@ -24,6 +24,9 @@ from skulk_core.models.base import Activations, Hidden, Target
 from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
 from skulk_core.sampling.settings import SamplingSettings
 
+# where the time goes is known after so many
+_MOST_TOKENS = 256
+
 
 def profile_text(
     engine: LocalEngine, loaded: Local, spec: ArmSpec, work: Workload, check: Check, exchange: Exchange | None = None
@@ -32,9 +35,10 @@ def profile_text(
 
     At the decider of a ring ``exchange`` is the engine's, which holds no text afterwards.
     """
-    plain = decode_text(engine, spec, work, 0, 0, work.num_tokens, check).sample
+    num_tokens = min(work.num_tokens, _MOST_TOKENS)
+    plain = decode_text(engine, spec, work, 0, 0, num_tokens, check).sample
     profiled = ProfiledEngine(engine, loaded, exchange)
-    sample = decode_text(profiled, spec, work, 0, 0, work.num_tokens, check).sample
+    sample = decode_text(profiled, spec, work, 0, 0, num_tokens, check).sample
     engine.forget_where_shared()
     parts = profiled.spent
     return Profile(
