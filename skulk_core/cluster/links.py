@@ -52,23 +52,39 @@ class Links:
         Ranks tell sums apart by their order alone. Each is handed out at once, so that the order is that of the calls
         and no part of a graph that happens not to be asked for, or to be asked for earlier, can change it.
         """
-        others = self.size - 1
-        if self.size == 2 or share.nbytes <= _MOST_GATHERED_NBYTES:
+        # before it is handed out: when the sum is there, every rank has counted it
+        self._count_sum(share.nbytes)
+        return self._summed(share)
+
+    def _summed(self, share: mx.array) -> mx.array:
+        if self._gathers(share.nbytes):
             # half the hops of a ring's sum, and for two ranks the same bytes
             gathered = mx.distributed.all_gather(share, group=self._group)
-            summed = gathered.reshape(self.size, *share.shape).sum(axis=0)
-            self.messages += others
-            self.nbytes += others * share.nbytes
+            summed: mx.array = gathered.reshape(self.size, *share.shape).sum(axis=0)
         else:
             summed = mx.distributed.all_sum(share, group=self._group)
-            self.messages += 2 * others
-            self.nbytes += 2 * others * share.nbytes // self.size
         mx.async_eval(summed)
         return summed
+
+    def _gathers(self, nbytes: int) -> bool:
+        return bool(self.size == 2) or nbytes <= _MOST_GATHERED_NBYTES
+
+    def _count_sum(self, nbytes: int) -> None:
+        others = self.size - 1
+        self.messages += others if self._gathers(nbytes) else 2 * others
+        self.nbytes += others * nbytes if self._gathers(nbytes) else 2 * others * nbytes // self.size
 
     def broadcast(self, message: mx.array) -> mx.array:
         """``message`` of the one rank that has any, on every rank; the others give zeros. Not evaluated."""
         return self.add_up(message)
+
+    def hear(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """Wait for what another rank broadcasts, however long that takes; evaluated, and counted once it is there."""
+        self.wait()
+        message = self._summed(mx.zeros(shape, dtype))
+        mx.eval(message)
+        self._count_sum(message.nbytes)
+        return message
 
     def sleep_while_adding(self) -> None:
         """Let a ``patient`` rank sleep inside sums too, where nothing of ours could wait for the others' first bytes.

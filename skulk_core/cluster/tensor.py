@@ -71,9 +71,7 @@ class Follower:
 
     def _told(self) -> tuple[Header, mx.array]:
         """Wait for a window."""
-        self._links.wait()
-        message = self._links.broadcast(mx.zeros((HEADER_SIZE,), mx.int32))
-        mx.eval(message)
+        message = self._links.hear((HEADER_SIZE,), mx.int32)
         values: list[int] = message.tolist()  # type: ignore[assignment]
         header = unpacked(values)
         if header.epoch != self._epoch:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ from skulk_core.decode.exchange import Alone, Exchange
 from skulk_core.decode.follower import Follower
 from skulk_core.decode.stats import Round, Stats
 from skulk_core.heads.base import DraftHead
-from skulk_core.models.base import Hidden, Target
+from skulk_core.models.base import Activations, Hidden, Target
 from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
 
 # Rows of one prefill pass, as many as mlx-lm's: enough to fill a device, few enough to report progress.
@@ -110,16 +111,19 @@ class Decoder:
         tokens = mx.array(text[held:], mx.int32)
         # the last token of an answer is the bonus token: emitted, not yet fed
         num_fed = len(tokens) - bool(answer)
-        for start in range(0, num_fed, PREFILL_ROWS):
-            end = min(start + PREFILL_ROWS, num_fed)
-            self._text = []  # of a pass that fails nobody knows how far it came
-            self._prefill_pass(tokens, start, end)
-            head = self._head.arrays() if self._followed and self._head is not None else []
-            self._wait(self._bonus, *self._caches.arrays(), *head)
-            following = text[held + end : held + end + 1] if end < len(tokens) else _integers(self._bonus)
-            self._text = [*text[: held + end], *following]
-            if progress is not None:
-                progress(min(held + end, len(prompt)), len(prompt))
+        parts = self._exchange.prompt(
+            self._rows_committed, tokens[:num_fed], self._caches.rows, PREFILL_ROWS, last_row=not self._followed
+        )
+        with closing(parts):
+            end = 0
+            while end < num_fed:
+                self._text = []  # of a pass that fails nobody knows how far it came
+                end = self._prefill_pass(tokens, next(parts), end)
+                following = text[held + end : held + end + 1] if end < len(tokens) else _integers(self._bonus)
+                if end == num_fed or not self._exchange.runs_ahead:
+                    self._text = [*text[: held + end], *following]
+                if progress is not None:
+                    progress(min(held + end, len(prompt)), len(prompt))
         mx.clear_cache()
         if answer:
             self._bonus = tokens[num_fed:]
@@ -137,13 +141,13 @@ class Decoder:
             return 0
         return len(text) - 1 if self._followed or not policy.most else 0
 
-    def _prefill_pass(self, tokens: mx.array, start: int, end: int) -> None:
-        """Feed rows ``[start, end)`` of ``tokens``; after the last of them the first token of the answer is chosen."""
-        last_row = not self._followed
-        entering = self._exchange.lap(
-            self._rows_committed, tokens[start:end], self._caches.rows, keep_all=True, last_row=last_row
-        )
-        left = self._target.run_and_commit(entering, self._caches, last_row=last_row)
+    def _prefill_pass(self, tokens: mx.array, entering: Activations, start: int) -> int:
+        """Feed a part of ``tokens`` that begins with row ``start``; returns where it ends.
+
+        After the last of the tokens the first token of the answer is chosen.
+        """
+        end = start + len(entering)
+        left = self._target.run_and_commit(entering, self._caches, last_row=not self._followed)
         hidden = self._target.hidden(left)
         self._rows_committed = end - start
         if end == len(tokens):
@@ -152,6 +156,9 @@ class Decoder:
         if self._followed and self._head is not None:
             following = tokens[end : end + 1] if end < len(tokens) else self._bonus
             self._head.ingest(hidden, mx.concatenate([tokens[start + 1 : end], following]))
+        head = self._head.arrays() if self._followed and self._head is not None else []
+        self._wait(self._bonus, *self._caches.arrays(), *head)
+        return end
 
     def rounds(self, max_tokens: int, stop_tokens: frozenset[int] = frozenset()) -> Generator[Round, None, None]:
         """Rounds after `prefill` until ``max_tokens`` more tokens or a stop token, which is the last one emitted.

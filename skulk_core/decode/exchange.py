@@ -1,5 +1,6 @@
 """What the loop asks of the other hosts: one lap of a window of rows. Alone there is nobody to ask."""
 
+from collections.abc import Generator
 from typing import Protocol
 
 import mlx.core as mx
@@ -35,6 +36,23 @@ class Exchange(Protocol):
         as for `Target.run_and_commit`, which is to follow with the same: hosts that share the last layer run it alike.
         """
         ...
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether other hosts may hold more of a prompt than came here: where it is left, a new text must begin."""
+        return False
+
+    def prompt(
+        self, rows_committed: int, tokens: mx.array, position: int, most_rows: int, *, last_row: bool
+    ) -> Generator[Activations, None, None]:
+        """A prompt's rows in parts of at most ``most_rows``: the laps of all parts, as `lap` with ``keep_all``.
+
+        A part is to be run here before the next is asked for.
+        """
+        for start in range(0, tokens.shape[0], most_rows):
+            part = tokens[start : start + most_rows]
+            yield self.lap(rows_committed, part, position + start, keep_all=True, last_row=last_row)
+            rows_committed = int(part.shape[0])
 
 
 class Alone(Exchange):

@@ -146,11 +146,11 @@ class Figures:
     tokens_per_s: Range | None
     speedup: Range | None
     prefill_s: Range | None
-    prefill_speedup: Range | None
     tokens_per_round: float | None
     acceptance: tuple[float, ...]
     passes: int | None
     peak_nbytes: int | None
+    prefill_speedup: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -287,11 +287,11 @@ class Case:
             Range.of([sample.tokens_per_s for sample in arm.samples]) if arm.samples else None,
             self._paired(arm, lambda sample: sample.decode_s / sample.tokens),
             Range.of([sample.prefill_s for sample in arm.samples]) if arm.samples else None,
-            self._paired(arm, lambda sample: sample.prefill_s),
             counts.tokens / counts.rounds if counts is not None and counts.rounds else None,
             () if counts is None else _shares(counts),
             None if counts is None else counts.rounds + counts.extra_passes,
             max(peaks) if peaks else None,
+            self._paired(arm, lambda sample: sample.prefill_s),
         )
 
     def _paired(self, arm: Arm, seconds: Callable[[Sample], float]) -> Range | None:

@@ -29,7 +29,9 @@ def read_receipt(path: Path) -> Receipt:
     expected = [(case, arm) for case in receipt.cases for arm in case.arms]
     for (trail, found), (case, arm) in zip(figures, expected, strict=True):
         decode(Figures, path, trail, found)
-        if not _alike(found, encode(case.figures(arm))):
+        given = encode(case.figures(arm))
+        # an older program knew fewer figures
+        if not _alike(found, {name: given[name] for name in found}):
             raise FormatError(path, trail, "is not what the samples give")
     return receipt
 

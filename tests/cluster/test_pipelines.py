@@ -87,6 +87,26 @@ def test_a_text_that_nobody_reads_to_its_end(engine: ClusterEngine) -> None:
         assert answer(engine, encoded(3), depth, NUM_TOKENS) == expected(3, 0, SamplingSettings())
 
 
+class Enough(Exception):
+    """Of a prompt."""
+
+
+def test_a_prompt_that_is_left_half_way(engine: ClusterEngine) -> None:
+    """Parts of it are on their way round the ring by then: the next text must not meet them."""
+
+    def leave(done: int, total: int) -> None:
+        assert done < total, "read in one part"
+        raise Enough
+
+    prompt = (6 * demo().tokenizer.encode("\n".join(prompts())))[:700]
+    for go_on in (False, True):
+        with pytest.raises(Enough):
+            engine.prefill(prompt, 2, SamplingSettings(), Exactness.ARGMAX, leave)
+        text = [*prompt, *encoded(3)] if go_on else encoded(3)
+        tokens = answer(engine, text, 2, 12, go_on=go_on)
+        assert tokens == one_host(demo().target, None, text, 0, 12)
+
+
 def test_a_prompt_of_several_passes(engine: ClusterEngine) -> None:
     prompt = (6 * demo().tokenizer.encode("\n".join(prompts())))[:2300]
     assert len(prompt) == 2300

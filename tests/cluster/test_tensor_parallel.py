@@ -141,3 +141,8 @@ def test_unequal_shares_are_refused(tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path)
     done = in_process("run", folder, "hi", "--peers", "local:3", "--shard", "tensor", "--draft", "ngram")
     done.assert_fails(2, "4 attention heads", "no 3 equal shares", "--shard pipeline")
+    # and one that a host cannot hold, with the table, before anybody loads
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 10**9}))
+    done = in_process("plan", folder, "--peers", "local:2", "--shard", "tensor", "--context", "900000000")
+    done.assert_fails(1, "each of 2 hosts needs an equal share", "local#1 needs", "local#2 needs", "short by")
