@@ -29,7 +29,7 @@ PROMPTS = (
     "In the morning the harbour was quiet, and the boats",
     "A list is sorted by comparing its neighbours. When",
 )
-_DEPTHS = ("0", "2", "4", "auto")
+_DEPTHS = ("0", "2", "4")
 _FAULTS_PER_TEXT = 4
 
 

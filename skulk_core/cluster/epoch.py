@@ -68,6 +68,8 @@ class Epoch:
         self.slow_links: SlowLinks | None = None
         # what the decider said while something else was waited for
         self._unread: deque[Frame] = deque()
+        # what quick ranks had loaded before slow ones said hello
+        self._loaded_early: dict[int, Frame] = {}
 
     @property
     def number(self) -> int:
@@ -208,13 +210,15 @@ class Epoch:
         deadline_s: float | None = None,
     ) -> list[Frame]:
         began_s = time.monotonic()
-        found: dict[int, Frame] = {}
+        found = dict(self._loaded_early) if kind == "loaded" else {}
         while len(found) < len(self._channels):
             rank, frame = self._next(deadline_s, began_s)
             if frame["kind"] == kind:
                 found[rank] = frame
             elif frame["kind"] == "loading" and on_loading is not None:
                 on_loading(f"{self.hosts[rank]}: {frame['what']}", frame["done"], frame["total"])
+            elif frame["kind"] == "loaded":
+                self._loaded_early[rank] = frame
             elif rank == self.decider:
                 self._unread.append(frame)
         return [found[rank] for rank in range(len(found))]

@@ -4,16 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
-from cluster_rings import WITH_HEAD, Notes, answer, one_host, ring, wait_until_gone
+from cluster_rings import PATIENCE_S, WITH_HEAD, Notes, answer, one_host, ring, wait_until_gone
 from demo import demo, demo_head, prompts
 
 from skulk_core.cluster.frames import START_MARKER
 from skulk_core.cluster.peers import Host
-from skulk_core.cluster.transport import StartedProcess, start
+from skulk_core.cluster.transport import StartedProcess, own_command, start
 from skulk_core.errors import ClusterLost, PeerUnreachable, WorkerFailed
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
@@ -172,6 +175,48 @@ def test_a_worker_that_dies_at_load_ends_the_run_with_the_evidence() -> None:
     for failure in lost.value.failures:
         for said in ("local#1", "signal 6", "illegal instruction"):
             assert said in failure
+
+
+class Watched:
+    """A worker's stdout, which does something when the worker says that it has loaded."""
+
+    def __init__(self, stream: BinaryIO, loaded: Callable[[], object]) -> None:
+        self._stream, self._loaded = stream, loaded
+
+    def read(self, nbytes: int) -> bytes:
+        got = self._stream.read(nbytes)
+        if b'"loaded"' in got:
+            self._loaded()
+        return got
+
+
+def test_a_host_that_starts_late_is_waited_for(tmp_path: Path) -> None:
+    """Others have loaded before it says a word: what they said then must not be lost, or the ring never forms."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    def starter(host: Host, arguments: Sequence[str], environment: Mapping[str, str]) -> StartedProcess:
+        if host.name == "local#2":
+            quick = start(host, arguments, environment)
+            quick.stdout = cast(BinaryIO, Watched(quick.stdout, lambda: gate.write_text("go\n")))
+            return quick
+        late = ["sh", "-c", 'read line <"$0" && exec "$@"', str(gate), *own_command(), *arguments]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(late, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
+        return StartedProcess(host, process)
+
+    with ring("demo", (0, 4, 8), starter=starter, check=deadline(PATIENCE_S)) as engine:
+        assert answer(engine, encoded(0), 0, 20) == expected(0, 0, GREEDY)[:20]
+
+
+def deadline(seconds: float) -> Callable[[], None]:
+    """A check that fails the test where a ring would be waited for without end."""
+    until_s = time.monotonic() + seconds
+
+    def check() -> None:
+        assert time.monotonic() < until_s, "the ring does not form"
+
+    return check
 
 
 def test_a_slow_reader_does_not_hold_the_ring_up() -> None:
