@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # what its documentation drafts by prompt lookup
 _LOOKUP_TOKENS = 10
+# drafts a round of an assistant whose checkpoint does not say how many, for which `generate` has no default
+_ASSISTANT_TOKENS = 6
 _DTYPES = {"mlx.core.float32": "float32", "mlx.core.bfloat16": "bfloat16", "mlx.core.float16": "float16"}
 
 
@@ -128,6 +130,9 @@ def _assisted(loaded: Any, against: "Against") -> list[tuple[str, Peer | Skipped
     drafting = _load(path, str(against.model.target.dtype))
     if isinstance(drafting, Skipped):
         return [(ASSISTED, Skipped(f"as a draft model, {path.name}: {drafting.reason}")), lookup]
+    config = drafting.generation_config
+    if against.draft_model is None and config is not None and config.num_assistant_tokens is None:
+        config.num_assistant_tokens = _ASSISTANT_TOKENS
     return [(WITH_DRAFTS, Transformers(loaded, drafting))]
 
 
