@@ -16,8 +16,13 @@ def test_ctrl_c_stops_the_download_and_waits_until_it_has_cleaned_up() -> None:
         assert cancel.wait(60)
         cleaned_up.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        interruptible(work, cancel)
+    # a test run started in the background of a script ignores the signal
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interruptible(work, cancel)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert cleaned_up.is_set()
 
 
