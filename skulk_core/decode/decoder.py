@@ -231,12 +231,15 @@ class Decoder:
         """Wait for a pass: drafts accepted, and the tokens it emits."""
         acceptance = flight.acceptance
         self._wait(*_arrays(acceptance))
-        accepted = _integers(acceptance.num_accepted[None])[0]
+        # as it is: any operation on it would be evaluated behind the pass that was launched ahead
+        accepted = int(acceptance.num_accepted.item())
         return accepted, _integers(acceptance.tokens)[: accepted + 1]
 
     def _take(self, flight: _Flight, num_rows: int) -> None:
         """Commit the first ``num_rows`` rows of a pass everywhere; its last token becomes the bonus token."""
-        tokens = flight.acceptance.tokens[:num_rows]
+        tokens = flight.acceptance.tokens
+        if num_rows < tokens.shape[0]:
+            tokens = tokens[:num_rows]
         if num_rows:
             self._bonus = tokens[-1:]
             self._place = self._place.after(tokens)

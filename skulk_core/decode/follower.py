@@ -57,6 +57,9 @@ class Follower:
         if not self._waiting:
             return
         pairs, self._waiting = self._waiting, []
+        if len(pairs) == 1:
+            self._head.ingest(*pairs[0])
+            return
         hidden = Hidden(
             mx.concatenate([hidden.pre_norm for hidden, _ in pairs]),
             mx.concatenate([hidden.post_norm for hidden, _ in pairs]),

@@ -35,7 +35,7 @@ class NgramHead(DraftHead):
 
     def commit(self, num_rows: int) -> None:
         assert self._observed is not None, "nothing observed"
-        self._append(self._observed[:num_rows])
+        self._append(self._observed, num_rows)
         self._observed = None
 
     def draft(self, depth: int, sampler: Sampler, place: Place) -> Draft:
@@ -51,9 +51,10 @@ class NgramHead(DraftHead):
     def arrays(self) -> list[mx.array]:
         return []
 
-    def _append(self, tokens: mx.array) -> None:
+    def _append(self, tokens: mx.array, num_rows: int | None = None) -> None:
+        # cut on the host: a slice would be an operation, and a wait of its own
         values: list[int] = tokens.tolist()  # type: ignore[assignment]
-        for token in values:
+        for token in values[:num_rows]:
             # the run that ended here is now followed by something
             for length in range(_SHORTEST, min(_LONGEST, len(self._tokens)) + 1):
                 self._after[tuple(self._tokens[-length:])] = len(self._tokens)

@@ -1,6 +1,8 @@
 """Speculation must not change one token, and must cost one synchronisation a round."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -8,7 +10,10 @@ from demo import demo, demo_head, prompts
 from mlx_lm.generate import generate_step
 
 from skulk_core.decode.decoder import PREFILL_ROWS, Decoder
+from skulk_core.heads.ngram import NgramHead
 from skulk_core.sampling.greedy import GreedySampler
+from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.sampling.stochastic import make_sampler
 
 NUM_TOKENS = 200
 DEPTHS = (0, 1, 2, 3, 4)
@@ -40,14 +45,64 @@ def test_every_depth_gives_the_tokens_of_mlx_lm(depth: int) -> None:
         assert tokens == reference(index), f"prompt {index}"
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_one_synchronisation_a_round(depth: int) -> None:
-    """A wait per draft would eat what speculation gains on a fast device."""
-    _, decoder = decode(demo().tokenizer.encode(prompts()[0]), depth, 60)
+class Watch:
+    """Counts waits for the device, and host reads of arrays that nobody had waited for: each is a wait of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waits, self.unawaited, self._known = 0, 0, dict[int, mx.array]()
+        evaluate = mx.eval
+
+        def wait(*arrays: mx.array) -> None:
+            self.waits += 1
+            self._known |= {id(array): array for array in arrays}
+            evaluate(*arrays)
+
+        monkeypatch.setattr(mx, "eval", wait)
+        for name in ("item", "tolist", "__bool__", "__int__", "__float__"):
+            if hasattr(mx.array, name):
+                monkeypatch.setattr(mx.array, name, self._reading(getattr(mx.array, name)))
+
+    def _reading(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(array: mx.array, *arguments: Any) -> Any:
+            self.unawaited += id(array) not in self._known
+            return read(array, *arguments)
+
+        return reading
+
+
+SAMPLERS = {"greedy": SamplingSettings(), "drawn": SamplingSettings(temperature=0.7, top_p=0.9, seed=3)}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("depth", "drafter"), [(0, "head"), (1, "head"), (2, "head"), (4, "head"), (2, "ngram"), (0, "ngram")]
+)
+def test_one_synchronisation_a_round(depth: int, drafter: str, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait per draft, or for what was launched ahead, would eat what speculation gains on a fast device."""
+    head = demo_head().head if drafter == "head" else NgramHead()
+    decoder = Decoder(demo().target, head, make_sampler(SAMPLERS[sampler]))
+    decoder.prefill(demo().tokenizer.encode(prompts()[0]), depth)
+    watch, rounds = Watch(monkeypatch), decoder.rounds(100)
+    # the first rounds make tables that are kept
+    for _ in range(5):
+        next(rounds)
+    before, watch.waits, watch.unawaited = decoder.stats.rounds, 0, 0
+    list(rounds)
+    monkeypatch.undo()
     stats = decoder.stats
+    assert (watch.waits, watch.unawaited) == (stats.rounds - before, 0)
     assert stats.synchronisations == stats.rounds + 1
     assert stats.extra_passes == 0
-    assert stats.tokens == 59
+    assert stats.tokens == 100
+
+
+def test_a_wait_for_a_draft_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch itself can fail."""
+    watch = Watch(monkeypatch)
+    for read in (lambda array: array.item(), lambda array: array[None].tolist(), bool, int, float):
+        read(mx.array(1) + 1)
+    monkeypatch.undo()
+    assert watch.unawaited == 5
 
 
 @pytest.mark.parametrize("depth", [0, 1, 4])
