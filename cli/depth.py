@@ -19,6 +19,11 @@ AUTO = "auto"
 Auto = Literal["auto"]
 # beyond this drafts hardly pay anywhere, and every depth more must be measured
 AUTO_MOST = 6
+# more rows to a pass than anything gains
+_MOST = 64
+# where a seed is to repeat a text and nobody says how deep: what `auto` chooses depends on timings, and what is drawn
+# on the depth
+_REPEATABLE = 2
 # (seconds of a plain round up to which, depths to measure, turns): where a round is slow the measurement is too
 _EFFORT = ((0.03, range(AUTO_MOST + 1), 12), (0.1, range(AUTO_MOST + 1), 4), (0.4, (0, 1, 2, 4, 6), 2))
 _LEAST_EFFORT = ((0, 1, AUTO_MOST), 1)
@@ -28,7 +33,8 @@ DraftDepth = Annotated[
     typer.Option(
         metavar="N|auto",
         help="Tokens drafted a round; 0 is plain decoding. auto chooses while it decodes, from costs measured once and "
-        "the acceptance seen. Default: what the catalog says, with the demo 4, else auto.",
+        "the acceptance seen. Default: what the catalog says, with the demo 4, else auto; with --seed 2 instead of "
+        "auto, whose choices no seed repeats.",
     ),
 ]
 
@@ -45,6 +51,8 @@ def read_depth(text: str | None, option: str = "--draft-depth") -> int | Auto | 
         raise OptionError(option, text, "must be a number or auto") from None
     if depth < 0:
         raise OptionError(option, depth, "must be at least 0")
+    if depth > _MOST:
+        raise OptionError(option, depth, f"must be at most {_MOST}")
     return depth
 
 
@@ -55,14 +63,18 @@ def make_policy(
     depth: int | Auto | None = None,
     *,
     anew: bool = False,
+    repeatable: bool = False,
 ) -> "DepthPolicy":
     """Who decides the depth of the rounds to come; ``depth`` instead of what was loaded with.
 
-    With ``anew`` what rounds cost is measured even if it is remembered.
+    With ``anew`` what rounds cost is measured even if it is remembered. With ``repeatable`` drawn text does not
+    depend on timings.
     """
     from skulk_core.decode.depth import AutoDepth, FixedDepth
 
     depth = loaded.depth if depth is None else depth
+    if depth == AUTO and repeatable and not settings.is_greedy:
+        depth = _REPEATABLE
     if isinstance(depth, int) or not loaded.can_draft:
         return FixedDepth(depth if isinstance(depth, int) else 0)
     if loaded.engine is not None:
@@ -99,6 +111,10 @@ def _round_costs(loaded: Loaded, settings: "SamplingSettings", *, anew: bool) ->
         settings.is_greedy,
         settings.counts_tokens,
         settings.top_p < 1,
+        settings.top_k > 0,
+        settings.min_p > 0,
+        settings.accept,
+        loaded.head.precision if loaded.head else "",
     )
     return remembered_or(key, measure, anew=anew)
 

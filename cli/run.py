@@ -1,6 +1,7 @@
 """`skulk run`: one prompt, one streamed answer."""
 
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -121,7 +122,19 @@ def run_command(
         reporter.note(f"prompt: {text}")
         max_tokens = DEMO_TOKENS if max_tokens is None and context is None else max_tokens
     choice = Choice(model, sidecar, depth, dtype, head_precision, convention, allow_plain, draft)
-    asked = _Asked(text, chats, raw, max_tokens, context, stops, chosen, exactness, certify, json_output)
+    asked = _Asked(
+        text,
+        chats,
+        raw,
+        max_tokens,
+        context,
+        stops,
+        chosen,
+        exactness,
+        certify,
+        json_output,
+        seed is not None and depth is None,
+    )
     if peers is None:
         cluster.refuse_alone(shard=shard, split=split, backend=backend, link=link)
         with reporter.working():
@@ -147,6 +160,8 @@ class _Asked:
     exactness: str
     certify: bool
     json_output: bool
+    # what is drawn must come again with this seed
+    repeatable: bool
 
 
 def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
@@ -157,7 +172,7 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
     text, chosen, json_output = asked.text, asked.sampling, asked.json_output
     encoded = () if asked.chats or text is None else session.encode(text, raw=asked.raw)
     with reporter.working():
-        policy = make_policy(loaded, chosen, reporter)
+        policy = make_policy(loaded, chosen, reporter, repeatable=asked.repeatable)
     request = Request(
         prompt=encoded,
         depth=policy,
@@ -257,7 +272,7 @@ def _as_json(
         "tokens": outcome.tokens,
         "finish_reason": outcome.finish_reason,
         "plain_because": loaded.plain_because,
-        "sampling": asdict(chosen),
+        "sampling": asdict(chosen) | {"logit_bias": [[token, _finite(bias)] for token, bias in chosen.logit_bias]},
         "certificate": certificate and {"holds": certificate.holds, **asdict(certificate)},
         "stats": {
             "prompt_tokens": stats.prompt_tokens,
@@ -275,6 +290,11 @@ def _as_json(
         },
         "ring": _ring_json(loaded, outcome),
     }
+
+
+def _finite(bias: float) -> float | str:
+    """A bias as JSON can hold it: a ban is a word."""
+    return bias if math.isfinite(bias) else str(bias)
 
 
 def _ring_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object] | None:

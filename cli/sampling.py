@@ -29,7 +29,10 @@ LogitBias = Annotated[
     ),
 ]
 Seed = Annotated[
-    int | None, typer.Option(help="Makes a run with a temperature repeatable. Default: another one every time.")
+    int | None,
+    typer.Option(
+        help="Makes a run with a temperature repeatable, at one draft depth. Default: another one every time."
+    ),
 ]
 AcceptName = Literal["token", "block"]
 Accept = Annotated[
@@ -48,7 +51,8 @@ ExactnessLevel = Annotated[
         parser=one_of(ExactnessName),
         metavar="LEVEL",
         help="At temperature 0. argmax: every token is the likeliest of the pass that verified it. strict: where two "
-        "are nearly alike, a pass of its own decides; a few more passes, fewer differences from plain decoding.",
+        "are nearly alike, a pass of its own decides: fewer differences "
+        "from plain decoding for more passes, in bfloat16 many more.",
     ),
 ]
 Certify = Annotated[

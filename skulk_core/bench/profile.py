@@ -69,9 +69,9 @@ class ProfiledEngine(LocalEngine):
         """Seconds by part."""
         return dict(self._clock.spent)
 
-    def bound(self, depth: int) -> float:
+    def bound(self, depth: int, *, in_pieces: bool = False) -> float:
         """As measured without barriers."""
-        return self._engine.bound(depth)
+        return self._engine.bound(depth, in_pieces=in_pieces)
 
     def sampler(self, sampling: SamplingSettings, *, gaps: bool) -> Sampler:
         """One with barriers."""

@@ -39,7 +39,7 @@ def measure_rounds(
     machine does can only add; depths that are not measured lie on the line between those that are.
     """
     wanted = sorted({0, *depths})
-    decoder = Decoder(target, head if wanted[-1] else None, sampler, exchange)
+    decoder = Decoder(target, head.always_drafts if head and wanted[-1] else None, sampler, exchange)
     policy = _Asked(wanted[-1])
     decoder.prefill(prompt, policy, sampler=sampler)
     # none is near the text's end, where rounds draft less

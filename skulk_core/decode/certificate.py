@@ -19,9 +19,15 @@ from skulk_core.sampling.settings import SamplingSettings
 
 # Rows whose logits are looked at together: one wait for the device each.
 _ROWS_A_WAIT = 32
-# Two logits may each be off by what was measured, and other text may do a little worse than the one measured.
-_MARGIN = 2 * 1.5
-_BOUND_ROWS = 64
+# Other text may do worse than the one measured.
+_MARGIN = 2.0
+# The text that is measured has this many rows, or three of the widest passes.
+_BOUND_ROWS = 96
+# Passes of every width up to this are measured, and the widest: rounding does not grow evenly with the width, and
+# rounds are narrower than asked for where a text ends or fewer drafts are worth their cost.
+_EVERY_WIDTH = 8
+# The best logits of a row, any two of which may be turned over.
+_LEADING = 8
 
 
 @dataclass(frozen=True)
@@ -92,27 +98,58 @@ def certify(
 
 
 def measure_bound(
-    target: Target, text: Sequence[int], widths: Sequence[int], exchange: Exchange | None = None
+    target: Target,
+    text: Sequence[int],
+    widest: int,
+    exchange: Exchange | None = None,
+    *,
+    in_pieces: bool = False,
 ) -> float:
-    """The greatest gap between two logits that passes of these ``widths`` may turn over, from ``text`` of one's own.
+    """The greatest gap between two logits that passes of up to ``widest`` rows may turn over, from a ``text``.
 
-    The logits of wide passes are compared with those of one-row passes over the same tokens, and so are the logits of
-    one-row passes over caches that wide ones wrote. 0 where only width 1 is asked for.
+    Of every row the leading logits of a wide pass are compared with those of one-row passes over the same tokens, and
+    so are those of one-row passes over caches that wide ones wrote: what counts is by how much two of them move against
+    each other. With ``in_pieces`` also those of a prompt that was read in pieces with those of one read at once, as
+    the turns of a conversation are. 0 where nothing is read or decided in another way than plain decoding does.
     """
-    rows = mx.array(list(text[:_BOUND_ROWS]), mx.int32)
-    assert rows.shape[0] >= 2, "a text of at least two tokens"
-    plain = _Replay(target, exchange).in_passes(rows, [1] * rows.shape[0])
+    assert len(text) >= 2, "a text of at least two tokens"
+    length = max(_BOUND_ROWS, 3 * widest)
+    rows = mx.array((list(text) * -(-length // len(text)))[:length], mx.int32)
     worst = 0.0
-    for width in sorted({width for width in widths if width > 1}):
-        whole, rest = divmod(rows.shape[0], width)
-        wide = [width] * whole + [1] * rest
-        mixed = ([width] + [1] * width) * (rows.shape[0] // (2 * width))
-        mixed += [1] * (rows.shape[0] - sum(mixed))
-        for passes in (wide, mixed):
-            off = mx.abs(_Replay(target, exchange).in_passes(rows, passes) - plain).max().item()
-            assert isinstance(off, float)
-            worst = max(worst, off)
+    if widest > 1:
+        widths = sorted({*range(2, min(widest, _EVERY_WIDTH) + 1), widest})
+        plain = _Replay(target, exchange).in_passes(rows, [1] * length)
+        alone = [width for wide in widths for width in (wide, 1, 1)]
+        for passes in (widths, alone):
+            found = _Replay(target, exchange).in_passes(rows, _repeated(passes, length))
+            worst = max(worst, _moved(found, plain))
+    if in_pieces:
+        read, half = 3 * length // 4, length // 3
+        left = [1] * (length - read)
+        at_once = _Replay(target, exchange).in_passes(rows, [read, *left])
+        pieces = _Replay(target, exchange).in_passes(rows, [half, read - half, *left])
+        worst = max(worst, _moved(pieces[read - 1 :], at_once[read - 1 :]))
     return _MARGIN * worst
+
+
+def _repeated(widths: Sequence[int], length: int) -> list[int]:
+    """``widths`` again and again until they are ``length`` rows, the last one cut."""
+    passes: list[int] = []
+    left = length
+    while left:
+        width = min(widths[len(passes) % len(widths)], left)
+        passes.append(width)
+        left -= width
+    return passes
+
+
+def _moved(found: mx.array, plain: mx.array) -> float:
+    """By how much any two of the leading logits of a row ``[T, V]`` moved against each other at most."""
+    leading = mx.argpartition(-plain, min(_LEADING, plain.shape[-1]) - 1, axis=-1)[:, :_LEADING]
+    off = mx.take_along_axis(found - plain, leading, axis=-1)
+    worst = (off.max(axis=-1) - off.min(axis=-1)).max().item()
+    assert isinstance(worst, float)
+    return worst
 
 
 class _Replay:
@@ -129,8 +166,8 @@ class _Replay:
         tokens = mx.array(list(prompt), mx.int32)
         for start in range(0, len(prompt), PREFILL_ROWS):
             fed = tokens[start : start + PREFILL_ROWS]
-            entering = self._exchange.lap(self._committed, fed, caches.rows, keep_all=True)
-            hidden = target.hidden(target.run_and_commit(entering, caches))
+            entering = self._exchange.lap(self._committed, fed, caches.rows, keep_all=True, last_row=True)
+            hidden = target.hidden(target.run_and_commit(entering, caches, last_row=True))
             self._committed = fed.shape[0]
             mx.eval(hidden.post_norm, *caches.arrays())
         return target.logits(hidden.post_norm[-1:])

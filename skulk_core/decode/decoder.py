@@ -232,7 +232,7 @@ class Decoder:
         acceptance = flight.acceptance
         self._wait(*_arrays(acceptance))
         # as it is: any operation on it would be evaluated behind the pass that was launched ahead
-        accepted = int(acceptance.num_accepted.item())
+        accepted: int = acceptance.num_accepted.item()  # type: ignore[assignment]
         return accepted, _integers(acceptance.tokens)[: accepted + 1]
 
     def _take(self, flight: _Flight, num_rows: int) -> None:

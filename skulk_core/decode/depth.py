@@ -19,7 +19,7 @@ _FADE = 0.5 ** (1 / _HALF_LIFE)
 # Another depth must promise so much more before it is taken, or two that are alike would alternate.
 _HYSTERESIS = 1.03
 # Plain rounds between two looks at what a draft would bring; twice as many after every look that was in vain.
-_FIRST_LOOK, _LAST_LOOK = 8, 1024
+_FIRST_LOOK, _LAST_LOOK = 8, 256
 
 
 class DepthPolicy(Protocol):
@@ -58,8 +58,10 @@ class AutoDepth:
 
     ``round_s[d]`` are seconds of a round at depth ``d`` from 0 on, measured in isolation. A round at depth ``d`` is
     expected to emit ``1 + a_1 + a_1 a_2 + …`` tokens with ``a_i`` the acceptance at position ``i``, each the share
-    accepted of those judged, the older ones fading. Where plain decoding is best a draft of one token is tried now and
-    then, ever more seldom, so a head that became useful is noticed and a dead one costs next to nothing.
+    accepted of those judged, the older ones fading. What was seen at positions that are no longer drafted fades too,
+    until they are taken to be as good as the one before them and are tried again. Where plain decoding is best a draft
+    of one token is tried now and then, ever more seldom, so a head that became useful is noticed and a dead one costs
+    next to nothing.
     """
 
     def __init__(self, round_s: Sequence[float]) -> None:
@@ -89,6 +91,9 @@ class AutoDepth:
         for position in range(min(round_.num_drafted, round_.num_accepted + 1)):
             self._judged[position] = self._judged[position] * _FADE + 1
             self._accepted[position] = self._accepted[position] * _FADE + (position < round_.num_accepted)
+        for position in range(round_.num_drafted, self.most):
+            self._judged[position] *= _FADE
+            self._accepted[position] *= _FADE
         rates = self._rates()
         best = rates.index(max(rates))
         if best != self._depth and rates[best] > _HYSTERESIS * rates[self._depth]:

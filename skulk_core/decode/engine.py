@@ -97,7 +97,7 @@ class LocalEngine(Engine):
     ) -> None:
         self._target, self._tokenizer, self._exchange = target, tokenizer, exchange
         self.decoder = Decoder(target, head, GreedySampler(), exchange)
-        self._bounds: dict[int, float] = {}
+        self._bounds: dict[tuple[int, bool], float] = {}
 
     @property
     def stats(self) -> Stats:
@@ -120,7 +120,7 @@ class LocalEngine(Engine):
     ) -> int:
         strict = exactness is Exactness.STRICT
         most = depth if isinstance(depth, int) else depth.most
-        below = self.bound(most) if strict else 0.0
+        below = self.bound(most, in_pieces=go_on) if strict else 0.0
         sampler = self.sampler(sampling, gaps=strict)
         return self.decoder.prefill(prompt, depth, progress, sampler, go_on=go_on, strict_below=below, answer=answer)
 
@@ -131,16 +131,17 @@ class LocalEngine(Engine):
     def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
         return self.decoder.rounds(max_tokens, stop_tokens)
 
-    def bound(self, depth: int) -> float:
-        """The gap up to which passes of draft depth ``depth`` may decide otherwise than plain decoding.
+    def bound(self, depth: int, *, in_pieces: bool = False) -> float:
+        """The gap up to which passes of draft depths up to ``depth`` may decide otherwise than plain decoding.
 
-        Measured once for a depth, on a text of ours; see `measure_bound`.
+        Measured once for a depth, on a text of ours; ``in_pieces`` as `measure_bound`'s.
         """
-        if depth not in self._bounds:
+        key = depth, in_pieces
+        if key not in self._bounds:
             text = self._tokenizer.encode(MEASURED_TEXT)
-            self._bounds[depth] = measure_bound(self._target, text, [depth + 1], self._exchange)
+            self._bounds[key] = measure_bound(self._target, text, depth + 1, self._exchange, in_pieces=in_pieces)
             self.forget_where_shared()
-        return self._bounds[depth]
+        return self._bounds[key]
 
     def certify(
         self,
@@ -150,8 +151,9 @@ class LocalEngine(Engine):
         sampling: SamplingSettings,
         progress: Callable[[int, int], None] | None = None,
     ) -> Certificate:
+        bound = self.bound(depth, in_pieces=self.stats.reused_tokens > 0)
         try:
-            return certify(self._target, prompt, answer, self.bound(depth), sampling, progress, self._exchange)
+            return certify(self._target, prompt, answer, bound, sampling, progress, self._exchange)
         finally:
             self.forget_where_shared()
 

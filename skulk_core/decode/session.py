@@ -54,10 +54,12 @@ class Outcome:
     """What a text came to. Grows while it is decoded.
 
     ``tokens`` are those of the text: up to and with the one that completed a stop string, without a stop token. While
-    it grows the last ones may not be in ``text`` yet: an incomplete character, a possible stop string.
+    it grows the last ones may not be in ``text`` yet: an incomplete character, a possible stop string. ``stop_token``
+    is the one that the model ended the text by, None if it did not.
     """
 
     tokens: list[int] = field(default_factory=list)
+    stop_token: int | None = None
     text: str = ""
     finish_reason: FinishReason = FinishReason.INTERRUPTED
     stats: Stats = field(default_factory=Stats)
@@ -129,6 +131,8 @@ class Session:
                     ended = tokens[-1] in stop_tokens
                     piece, num_taken = stream.push(tokens[:-1] if ended else tokens)
                     outcome.tokens += tokens[:num_taken]
+                    if ended and not stream.stopped:
+                        outcome.stop_token = tokens[-1]
                     outcome.text = stream.text
                     yield piece
                     if ended or stream.stopped:
@@ -140,9 +144,10 @@ class Session:
         yield piece
 
     def certify(self, request: Request, outcome: Outcome, progress: Progress | None = None) -> Certificate:
-        """Replay an answer by plain decoding; for requests at temperature 0."""
+        """Replay an answer by plain decoding, the token that ended it included; for requests at temperature 0."""
         most = request.depth if isinstance(request.depth, int) else request.depth.most
-        return self._engine.certify(request.prompt, outcome.tokens, most, request.sampling, progress)
+        answer = outcome.tokens if outcome.stop_token is None else [*outcome.tokens, outcome.stop_token]
+        return self._engine.certify(request.prompt, answer, most, request.sampling, progress)
 
     def _tokens(
         self,

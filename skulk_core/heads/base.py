@@ -42,6 +42,14 @@ class DraftHead(abc.ABC):
     def reset(self) -> None:
         """Forget every pair: a new text begins."""
 
+    @property
+    def always_drafts(self) -> "DraftHead":
+        """A drafter of the same cost that drafts as many tokens as it is asked for, whatever they are worth.
+
+        For measuring what rounds cost. Itself for most; it stands in for one that may have nothing to offer.
+        """
+        return self
+
     def read_from(self, caches: CacheList) -> None:
         """The caches of this host's layers for the text to come, before it begins.
 

@@ -12,7 +12,7 @@ from skulk_core.memory.division import Part
 from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
-from skulk_core.models.light import Rotary, RowNorm, linear
+from skulk_core.models.light import Rotary, RowNorm, is_few, linear
 from skulk_core.models.sharing import Summed, mlp_parts
 from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
@@ -33,8 +33,9 @@ class GatedAttention:
         self._scale = 1.0 if exact else float(module.scale)
         weights = [query_weight] * self._num_heads + [module.k_norm.weight] * self._num_kv
         self._norm = RowNorm(mx.stack(weights), module.q_norm.eps)
-        self._query_norm = RowNorm(query_weight, module.q_norm.eps)
-        self._key_norm = RowNorm(module.k_norm.weight, module.k_norm.eps)
+        # a weight for each head too, or rounding would differ from that of the norm of both
+        self._query_norm = RowNorm(mx.stack(weights[: self._num_heads]), module.q_norm.eps)
+        self._key_norm = RowNorm(mx.stack(weights[self._num_heads :]), module.k_norm.eps)
         self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
         self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
         self._o, self._rope = linear(module.o_proj), Rotary(module.rope)
@@ -59,8 +60,10 @@ class GatedAttention:
         keys, values = (projected(x).reshape(rows, self._num_kv, -1) for projected in (self._k, self._v))
         queries, gate = mx.split(self._q(x[-1:]).reshape(1, self._num_heads, -1), 2, axis=-1)
         offset = cache.offset
-        keys = self._rope(self._key_norm(keys), offset)
-        queries = self._rope(self._query_norm(queries), offset + rows - 1)
+        # as `__call__` would, so that keys are the same whether or not anybody wants the other rows
+        by_tables = is_few(h.shape[0] * (self._num_heads + self._num_kv) * keys.shape[-1])
+        keys = self._rope(self._key_norm(keys), offset, by_tables)
+        queries = self._rope(self._query_norm(queries), offset + rows - 1, by_tables)
         keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
         return self._finished(
             h[-1:], attend(queries, keys, values, None, self._scale).reshape(1, -1), gate.reshape(1, -1)

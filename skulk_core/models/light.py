@@ -21,7 +21,12 @@ _LEAST_POSITIONS = 1024
 
 def is_small(x: mx.array) -> bool:
     """Whether handing out operations on ``x`` costs more than computing them."""
-    return x.size <= _MOST_ELEMENTS and mx.default_device() == mx.cpu
+    return is_few(x.size)
+
+
+def is_few(num_elements: int) -> bool:
+    """The same of an array of so many elements."""
+    return num_elements <= _MOST_ELEMENTS and mx.default_device() == mx.cpu
 
 
 def hand_over(*arrays: mx.array) -> None:
@@ -94,9 +99,13 @@ class Rotary:
         parts = [part.astype(x.dtype) for part in turned] + ([rest] if rest.shape[-1] else [])
         return mx.concatenate(parts, axis=-1)
 
-    def __call__(self, x: mx.array, offset: int) -> mx.array:
-        """``x`` rotated for rows from position ``offset`` on."""
-        if self.is_simple and is_small(x):
+    def __call__(self, x: mx.array, offset: int, by_tables: bool | None = None) -> mx.array:
+        """``x`` rotated for rows from position ``offset`` on.
+
+        The two ways of doing it round differently: ``by_tables`` chooses, for a part of what another pass rotates
+        together; else the size of ``x`` does.
+        """
+        if self.is_simple and (is_small(x) if by_tables is None else by_tables):
             return self.rotate(x, *self.angles(x.shape[0], offset))
         turned: mx.array = self._rope(x.swapaxes(0, 1)[None], offset=offset)
         return turned.squeeze(0).swapaxes(0, 1)

@@ -1,6 +1,7 @@
 """Options that say how tokens are chosen, and what a run says of its exactness."""
 
 import json
+from pathlib import Path
 
 import pytest
 from cli_runner import in_process
@@ -51,8 +52,37 @@ def test_prompt_lookup_needs_no_head() -> None:
 
 
 @pytest.mark.parametrize(
+    "options", [("--temperature", "2", "--seed", "1"), ("--repetition-penalty", "1.1"), ("--frequency-penalty", "1")]
+)
+def test_prompt_lookup_in_a_text_that_does_not_repeat_itself(options: tuple[str, ...]) -> None:
+    """What rounds cost is measured although nothing may ever be found."""
+    answer = in_process(*SHORT, "--json", "--draft", "ngram", "--draft-depth", "auto", *options).answer
+    assert len(answer["tokens"]) == 50
+    assert answer["stats"]["draft_depth"] == "auto"
+
+
+def test_a_seed_does_not_depend_on_timings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nobody chose a depth: costs differ from machine to machine, and from one hour to the next."""
+    texts = []
+    for name, round_s in (("slow", [1.0, 5.0, 9.0, 13.0]), ("fast", [1.0, 1.01, 1.02, 1.03])):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        monkeypatch.setattr("cli.depth._measured", lambda *_, round_s=round_s: tuple(round_s))
+        drawn = ("--json", "--temperature", "0.9", "--seed", "5", "--draft", "ngram")
+        texts += [in_process(*SHORT, *drawn, *more).answer for more in ((), ("--draft-depth", "auto"))]
+    assert texts[0]["tokens"] == texts[2]["tokens"]
+    assert [text["stats"]["draft_depth"] for text in texts] == [2, "auto", 2, "auto"]
+
+
+def test_a_ban_is_json() -> None:
+    done = in_process(*SHORT, "--json", "--logit-bias", "5=-inf", "--logit-bias", "6=1.5")
+    assert "Infinity" not in done.stdout
+    assert done.answer["sampling"]["logit_bias"] == [[5, "-inf"], [6, 1.5]]
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
+        (("--draft-depth", "65"), "at most 64"),
         (("--temperature", "-1"), "--temperature -1"),
         (("--temperature", "nan"), "--temperature nan"),
         (("--top-p", "0"), "--top-p 0"),

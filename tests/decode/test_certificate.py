@@ -27,7 +27,7 @@ def prompt(index: int, dtype: str = "float32") -> list[int]:
 
 def measured(dtype: str = "float32") -> float:
     text = demo(dtype).tokenizer.encode("\n".join(prompts()[20:]))
-    return measure_bound(demo(dtype).target, text, [DEPTH + 1])
+    return measure_bound(demo(dtype).target, text, DEPTH + 1)
 
 
 bound = cache(measured)
@@ -80,6 +80,57 @@ def test_the_bound_covers_what_bfloat16_passes_do() -> None:
     for index in (0, 1):
         tokens, _ = decoded(index, dtype="bfloat16")
         assert certificate(index, tokens, limit, "bfloat16").holds
+
+
+@pytest.mark.parametrize("widest", [2, 9, 40, 65])
+def test_the_bound_of_a_width_covers_every_narrower_one(widest: int) -> None:
+    """Rounds are narrower where a text ends; and a width beyond the measured text must not count as exact."""
+    text = demo("bfloat16").tokenizer.encode("\n".join(prompts()[20:]))
+    assert measure_bound(demo("bfloat16").target, text, widest) > 0.02
+
+
+def test_a_prompt_read_in_pieces_has_a_bound_at_depth_0() -> None:
+    """The turns of a conversation are read one by one, their replay at once."""
+    target, text = demo("bfloat16").target, demo("bfloat16").tokenizer.encode("\n".join(prompts()[20:]))
+    assert measure_bound(target, text, 1) == 0
+    assert measure_bound(target, text, 1, in_pieces=True) > 0
+
+
+def test_plain_decoding_is_exact_in_bfloat16_too() -> None:
+    """The certificate compares with plain decoding itself, and not with something that rounds like it."""
+    settings = SamplingSettings(repetition_penalty=1.3)
+    for index in (0, 5):
+        decoder = Decoder(demo("bfloat16").target, None, GreedySampler(settings))
+        tokens = [decoder.prefill(prompt(index, "bfloat16"), 0)]
+        for round_ in decoder.rounds(TOKENS - 1):
+            tokens += round_.tokens
+        assert certificate(index, tokens, 0.0, "bfloat16", settings).is_exact
+
+
+def test_a_prompt_is_read_alike_with_and_without_a_head() -> None:
+    """Otherwise every answer after it begins from other keys than plain decoding's, and strictness mends nothing."""
+    target, tokens = demo("bfloat16").target, mx.array(prompt(3, "bfloat16") * 3, mx.int32)
+    read = []
+    for last_row in (False, True):
+        caches = target.make_caches()
+        target.run_and_commit(target.embed(tokens, 0), caches, last_row=last_row)
+        read.append(caches.arrays())
+    assert all(mx.array_equal(one, other).item() for one, other in zip(*read, strict=True))
+
+
+def test_strict_in_bfloat16_differs_no_more_from_plain_decoding() -> None:
+    """Real rounding, not noise that was put in."""
+    limit, settings = bound("bfloat16"), SamplingSettings(repetition_penalty=1.3)
+    differences, extra = {0.0: 0, limit: 0}, 0
+    for index in (0, 5, 6):
+        for below in differences:
+            tokens, stats = decoded(index, dtype="bfloat16", settings=settings, strict_below=below)
+            found = certificate(index, tokens, limit, "bfloat16", settings)
+            assert found.holds
+            differences[below] += len(found.divergences)
+            extra += stats.extra_passes
+    assert differences[limit] <= differences[0.0]
+    assert extra > 0
 
 
 @pytest.fixture

@@ -68,6 +68,27 @@ def test_a_head_that_becomes_useful_is_noticed() -> None:
     assert policy.next_depth() >= 3
 
 
+@pytest.mark.parametrize("costs", COSTS)
+@pytest.mark.parametrize("bad_from", [1, 2])
+def test_what_was_once_seen_at_a_deep_position_is_not_believed_for_ever(bad_from: int, costs: str) -> None:
+    """A chat holds one policy: a stretch in which only the first drafts held must not keep it shallow."""
+    first = tuple(0.9 if position < bad_from else 0.02 for position in range(6))
+    then = (0.9,) * 6
+    best = min(sum(_spent(FixedDepth(d), then, costs, seed) for seed in range(10)) for d in range(7))
+    spent = 0.0
+    for seed in range(10):
+        policy = AutoDepth(COSTS[costs])
+        for part in range(2):
+            seconds_per_token(policy, first, COSTS[costs], 1000 * part + seed)
+        spent += _spent(policy, then, costs, seed)
+    assert spent <= best / 0.93
+
+
+def _spent(policy: DepthPolicy, acceptance: tuple[float, ...], costs: str, seed: int) -> float:
+    """Seconds a token over a long text."""
+    return sum(seconds_per_token(policy, acceptance, COSTS[costs], 100 * part + seed) for part in range(10)) / 10
+
+
 def test_two_depths_that_are_alike_do_not_alternate() -> None:
     policy, chosen = AutoDepth((1.0, 1.7, 2.4)), []
     draw = random.Random(0)

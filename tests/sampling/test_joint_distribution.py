@@ -61,6 +61,7 @@ def test_without_drafts_too(name: str) -> None:
 def test_a_vocabulary_of_several_blocks(rule: AcceptRule, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large vocabularies are drawn from in two steps."""
     monkeypatch.setattr(drawing, "_BLOCK", 2)
+    monkeypatch.setattr(drawing, "_MOST_AT_ONCE", 0)
     settings = SamplingSettings(temperature=1.1, accept=rule)
     toy = make_toy("good", 5)
     texts = decode_all(make_sampler(settings), toy, 2, 4)
