@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cli.program import Interrupts
 from cli.render import Reporter, certificate_line, out_answer
+from skulk_core.errors import ClusterLost
 
 if TYPE_CHECKING:
     from skulk_core.decode.certificate import Certificate
@@ -45,7 +46,7 @@ def decode_answer(
                 out_answer(piece)
                 num_printed += len(piece)
                 interrupts.check()
-        except (KeyboardInterrupt, RuntimeError):
+        except (KeyboardInterrupt, RuntimeError, ClusterLost):
             # what was held back because it could have become a stop string or a character
             pieces.close()
             out_answer(outcome.text[num_printed:])

@@ -196,7 +196,8 @@ def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]
             impatient=lambda: INTERRUPTS.presses > 1,
         )
         reporter.step(f"starting {len(hosts)} workers")
-        engine = ClusterEngine(Recovery(hosts, place), hooks, links=over.links).__enter__()
+        recovery = Recovery(hosts, place, planner.avoid)
+        engine = ClusterEngine(recovery, hooks, links=over.links).__enter__()
     try:
         _tell(engine, reporter)
         yield _loaded(choice, source, model, engine)

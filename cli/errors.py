@@ -118,6 +118,11 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
     errors.VindexError: ("Fetch or extract it again; what it should hold is in provenance.json.", EXIT_FAILED),
     errors.ClusterError: ("", EXIT_FAILED),
     errors.HostMismatch: ("Install the same versions, and fetch the same files, on every host.", EXIT_FAILED),
+    errors.LinkCut: (
+        "Something between them lets nothing through: a firewall, or a network that they do not share. Choose another "
+        "link with --link; `skulk peers` lists them.",
+        EXIT_FAILED,
+    ),
     errors.ClusterLost: (
         "`skulk peers` shows what every host says now; --verbose tells what each is given.",
         EXIT_FAILED,
@@ -156,6 +161,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "--split has a number of layers for each rank in turn, this host's last, as 20,12.",
         EXIT_USAGE,
     ),
+    errors.TooManyHosts: ("Name fewer hosts in --peers; this host is one of them unless it has local:0.", EXIT_USAGE),
     errors.ShareError: (
         "--shard pipeline divides any model by its layers instead, among unlike hosts too.",
         EXIT_USAGE,

@@ -15,7 +15,7 @@ from cli.errors import guarded
 from cli.loading import Choice, Loaded, load
 from cli.program import EXIT_INTERRUPTED, interrupts_at_checks
 from cli.render import Reporter, figures, out
-from skulk_core.errors import CertificateError, OptionError, PromptError
+from skulk_core.errors import CertificateError, ClusterLost, OptionError, PromptError
 from skulk_core.hub.refs import DEMO, parse_trunk
 from skulk_core.types import Exactness, FinishReason
 
@@ -136,7 +136,9 @@ def run_command(
         seed is not None and depth is None,
     )
     if peers is None:
-        cluster.refuse_alone(shard=shard, split=split, backend=backend, link=link)
+        cluster.refuse_alone(
+            shard=shard, split=split, backend=backend, link=link, push=push, allow_public_link=allow_public_link
+        )
         with reporter.working():
             loaded = load(choice, reporter)
         _answer(loaded, asked, reporter)
@@ -190,7 +192,7 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         conversation = converse(session, raw=asked.raw)
         run_chat(Chat(session, loaded, conversation, request, reporter, asked.certify, loaded.depth), text)
         return
-    outcome = Outcome()
+    outcome, lost = Outcome(), None
     with interrupts_at_checks() as interrupts:
         try:
             decode_answer(session, request, outcome, reporter, interrupts, print_text=not json_output)
@@ -199,12 +201,18 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
             if not interrupts.pending:
                 raise
             outcome.finish_reason = FinishReason.INTERRUPTED
+        except ClusterLost as error:
+            # what was decoded is worth as much as after Ctrl-C
+            outcome.finish_reason, lost = FinishReason.INTERRUPTED, error
         if not json_output:
             out("\n")
         reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
-        certificate = certified(session, request, outcome, reporter, interrupts) if asked.certify else None
+        certifies = asked.certify and lost is None
+        certificate = certified(session, request, outcome, reporter, interrupts) if certifies else None
         if json_output:
-            out(json.dumps(_as_json(loaded, outcome, chosen, certificate)) + "\n")
+            out(json.dumps(_as_json(loaded, outcome, chosen, certificate, lost)) + "\n")
+    if lost is not None:
+        raise lost
     if outcome.finish_reason is FinishReason.INTERRUPTED:
         raise typer.Exit(EXIT_INTERRUPTED)
     if certificate is not None and not certificate.holds:
@@ -261,7 +269,11 @@ def _context(loaded: Loaded, asked: int | None) -> int | None:
 
 
 def _as_json(
-    loaded: Loaded, outcome: "Outcome", chosen: "SamplingSettings", certificate: "Certificate | None"
+    loaded: Loaded,
+    outcome: "Outcome",
+    chosen: "SamplingSettings",
+    certificate: "Certificate | None",
+    lost: ClusterLost | None,
 ) -> dict[str, object]:
     stats = outcome.stats
     return {
@@ -271,6 +283,7 @@ def _as_json(
         "text": outcome.text,
         "tokens": outcome.tokens,
         "finish_reason": outcome.finish_reason,
+        "error": None if lost is None else str(lost),
         "plain_because": loaded.plain_because,
         "sampling": asdict(chosen) | {"logit_bias": [[token, _finite(bias)] for token, bias in chosen.logit_bias]},
         "certificate": certificate and {"holds": certificate.holds, **asdict(certificate)},
@@ -305,10 +318,10 @@ def _ring_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object] | None:
     # a text that was stopped from here was decoded on for a while by then, and nobody knows how far
     rounds = stats.counted_rounds
     return {
-        "epoch": loaded.engine.epoch.number,
+        "epoch": loaded.engine.number,
         "ranks": [
             {"host": member.host.name, "layers": [member.assignment.start, member.assignment.end]}
-            for member in loaded.engine.epoch.members
+            for member in loaded.engine.members
         ],
         "messages_per_round": stats.messages / rounds if rounds else None,
         "bytes_per_round": stats.message_nbytes / rounds if rounds else None,

@@ -5,7 +5,7 @@ encryption, so a rank binds to the chosen address alone, and a public one is ref
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from skulk_core.cluster.peers import Host
@@ -58,13 +58,21 @@ def read_pins(values: Sequence[str], hosts: Sequence[Host]) -> Pins:
 
 
 def choose_addresses(
-    hosts: Sequence[Host], reports: Sequence[HostReport], pins: Pins | None = None, *, allow_public: bool = False
+    hosts: Sequence[Host],
+    reports: Sequence[HostReport],
+    pins: Pins | None = None,
+    *,
+    allow_public: bool = False,
+    cut: Collection[tuple[str, str]] = (),
 ) -> tuple[RankAddress, ...]:
-    """The address of every rank. Raises `LinkError`, `PublicLink`."""
+    """The address of every rank. Raises `LinkError`, `PublicLink`.
+
+    ``cut`` are names of hosts with addresses to which they could not connect: taken only where there is no other.
+    """
     pins = pins or Pins()
     usable = [_usable(host, report, pins.of(host)) for host, report in zip(hosts, reports, strict=True)]
     return tuple(
-        _listen_at(rank, hosts, reports, usable, pins, allow_public=allow_public) for rank in range(len(hosts))
+        _listen_at(rank, hosts, reports, usable, pins, cut, allow_public=allow_public) for rank in range(len(hosts))
     )
 
 
@@ -94,6 +102,7 @@ def _listen_at(
     reports: Sequence[HostReport],
     usable: Sequence[list[Interface]],
     pins: Pins,
+    cut: Collection[tuple[str, str]],
     *,
     allow_public: bool,
 ) -> RankAddress:
@@ -110,7 +119,7 @@ def _listen_at(
     if shared and not private and not allow_public:
         raise PublicLink(host.name, shared[0][0].address)
     if candidates := private or shared:
-        own, speed = max(candidates, key=lambda found: found[1])
+        own, speed = max(candidates, key=lambda found: ((hosts[caller].name, found[0].address) not in cut, found[1]))
         because = f"{f'{speed} Mbit/s' if speed else 'a link'} shared with {hosts[caller].name}"
         return RankAddress(own.address, own.name, speed or None, because)
     return _routed(host, hosts[caller], reports[rank], reports[caller], usable[rank], pins, allow_public=allow_public)

@@ -15,6 +15,8 @@ from skulk_core.cluster.frames import Frame, FrameError, read_frame, skip_banner
 from skulk_core.errors import SkulkError, WorkerFailed
 
 _REAP_S = 5.0
+# How MLX's ring begins what it says of a socket that broke.
+_LOST_NEIGHBOUR = "[ring]"
 
 
 class WorkerProcess(Protocol):
@@ -75,6 +77,11 @@ class Channel:
     def is_witness(self) -> bool:
         """Whether it failed because of the ring, which another rank may have broken."""
         return self._failed is not None and self._failed["error"] in ("RingError", "RuntimeError")
+
+    @property
+    def lost_a_neighbour(self) -> bool:
+        """Whether it failed because MLX's ring lost a connection, and tells of nothing else."""
+        return self._failed is not None and str(self._failed["message"]).startswith(_LOST_NEIGHBOUR)
 
     @property
     def pid(self) -> int | None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from skulk_core.cluster.delay_line import LinkShape
-from skulk_core.cluster.epoch import LEASE_S, Epoch, Starter
+from skulk_core.cluster.epoch import LEASE_S, Epoch, Member, Starter
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.journal import Journal
 from skulk_core.cluster.pace import Pace
@@ -35,6 +35,7 @@ from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
 AUTO = "auto"
+_TICK_S = 0.1
 # The longest that one pass over a part of a prompt may take before its ring is taken for broken: a large model on slow
 # hosts may need minutes, and a link that was cut where every process lives on would say nothing for ever.
 _PASS_S = 1800.0
@@ -84,6 +85,7 @@ class ClusterEngine(Engine):
         self._recovery, self._hooks, self._starter, self._lease_s = recovery, hooks, starter, lease_s
         self._links = links
         self._epoch: Epoch | None = None
+        self._formed: Epoch | None = None
         self._journal: Journal | None = None
         self._text, self._base, self._asked = 0, (0, 0, 0), False
         self._pace = Pace()
@@ -114,6 +116,21 @@ class ClusterEngine(Engine):
         """The workers in use."""
         assert self._epoch is not None, "no workers"
         return self._epoch
+
+    @property
+    def number(self) -> int:
+        """Of the epoch that was formed last, whether its workers are still there or not."""
+        return self._last.number
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Its ranks."""
+        return self._last.members
+
+    @property
+    def _last(self) -> Epoch:
+        assert self._formed is not None, "never started"
+        return self._formed
 
     @property
     def drafter(self) -> Frame:
@@ -244,7 +261,7 @@ class ClusterEngine(Engine):
                 if error.error:
                     raise
                 self._close_lost()
-                self._recovery.failed(error, leave_out=False)
+                self._wait(self._recovery.failed(error, leave_out=False))
 
     def _begin_epoch(self) -> None:
         members = self._recovery.next_members()
@@ -255,6 +272,8 @@ class ClusterEngine(Engine):
             # half formed, Ctrl-C included: nothing can be asked of it
             self._close_lost()
             raise
+        self._formed = self._epoch
+        self._recovery.formed()
 
     def _close_lost(self) -> None:
         if self._epoch is not None:
@@ -273,10 +292,10 @@ class ClusterEngine(Engine):
 
     def _recover(self, error: SkulkError) -> None:
         """Form a new epoch and bring it to where the text is. Raises `ClusterLost`."""
-        began_s, lost, journal = time.monotonic(), error, self._begun()
+        began_s, lost, journal = time.monotonic(), [str(error)], self._begun()
         while True:
             self._close_lost()
-            self._recovery.failed(error)
+            self._wait(self._recovery.failed(error))
             try:
                 self._begin_epoch()
                 self._read_prompt(None)
@@ -285,18 +304,30 @@ class ClusterEngine(Engine):
                 if isinstance(next_error, ClusterLost) or _is_the_users(next_error):
                     raise
                 error = next_error
+                lost.append(str(error))
         cost_s = time.monotonic() - began_s
         self._stats.recoveries += 1
         self._stats.recovery_s += cost_s
         read = len(journal.prompt) + len(journal.answer)
         self._hooks.note(
-            f"{lost}: went on as epoch {self.epoch.number} on {', '.join(self.epoch.hosts)} after {cost_s:.1f} s, "
-            f"{read} tokens read again, none lost"
+            f"{'; '.join(dict.fromkeys(lost))}: went on as epoch {self.number} on {', '.join(self.epoch.hosts)} "
+            f"after {cost_s:.1f} s, {read} tokens read again, none lost{self._why_plain()}"
         )
         # other hosts, or the same ones anew: what rounds take has to be learnt again
         self._pace = Pace()
         self._begin_counting()
         self._asked = False
+
+    def _why_plain(self) -> str:
+        """What a person should know of a decider that took over without a head."""
+        drafter, asked = self.drafter, self._begun().request["depth"]
+        return f"; no drafts from here on, as {drafter['plain_because']}" if asked and drafter["name"] is None else ""
+
+    def _wait(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            self._hooks.check()
+            time.sleep(_TICK_S)
 
     def _read_prompt(self, progress: Progress | None) -> int:
         """Have the decider read the text so far; its last token, which is the answer's first if there was none."""

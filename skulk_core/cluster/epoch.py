@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from skulk_core.cluster.assignment import Assignment
-from skulk_core.cluster.backends import settings_for
+from skulk_core.cluster.backends import Backend, settings_for
 from skulk_core.cluster.channel import Channel, WorkerProcess
 from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.peers import Host
+from skulk_core.cluster.reaching import most_cut_off
 from skulk_core.cluster.slow_links import SlowLinks
 from skulk_core.cluster.transport import start
-from skulk_core.errors import HostMismatch, RingError, SkulkError
+from skulk_core.errors import Cut, HostMismatch, LinkCut, RingError, SkulkError
 
 LEASE_S = 8.0
 # Importing and reading files can keep a process from beating.
 _LOAD_LEASE_S = 60.0
-# Ranks have loaded by then; what is left is to connect.
-_JOIN_S = 60.0
+# Ranks have loaded by then, and reach each other; what is left is to connect. Less than the ranks themselves wait.
+_JOIN_S = 40.0
 _TICK_S = 0.1
 # Three beats.
 _SILENCE_S = 3.0
@@ -30,8 +31,12 @@ _WITNESS_S = 1.0
 # Arithmetic and protocol are theirs: ranks that differ in them could disagree, or not understand each other.
 _SAME_VERSIONS = ("skulk-mtp", "mlx", "mlx-lm")
 
+# What quick ranks say before slow ones have said hello.
+_EARLY = ("reserved", "reached", "loaded")
+
 Starter = Callable[[Host, Sequence[str], Mapping[str, str]], WorkerProcess]
 Check = Callable[[], None]
+OnLoading = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ class Epoch:
         self.slow_links: SlowLinks | None = None
         # what the decider said while something else was waited for
         self._unread: deque[Frame] = deque()
-        # what quick ranks had loaded before slow ones said hello
-        self._loaded_early: dict[int, Frame] = {}
+        self._early: dict[str, dict[int, Frame]] = {kind: {} for kind in _EARLY}
+        self._is_joining = False
 
     @property
     def number(self) -> int:
@@ -81,7 +86,7 @@ class Epoch:
         """By rank."""
         return tuple(member.host.name for member in self.members)
 
-    def begin(self, on_loading: Callable[[str, int, int | None], None] | None = None) -> None:
+    def begin(self, on_loading: OnLoading | None = None) -> None:
         """Start every worker, have them load, compare what they have, and form the ring. Raises `SkulkError`."""
         for member in self.members:
             process = self._starter(member.host, ["worker", "--lease", f"{self._working_lease_s:g}"], {})
@@ -94,17 +99,36 @@ class Epoch:
                 self._same(
                     rank, f"the version of {package}", frame["versions"], hello[self.decider]["versions"], package
                 )
+        kept = self._from_all("reserved", on_loading)
+        if len(self.members) > 1 and self.members[0].assignment.backend == Backend.RING:
+            self._try_links([frame["tried_port"] for frame in kept], on_loading)
         self.loaded = self._from_all("loaded", on_loading)
         self._compare_loaded()
         if len(self.members) > 1:
-            self._form_ring()
+            self._form_ring([frame["port"] for frame in kept])
         self._lease_s = self._working_lease_s
 
-    def _form_ring(self) -> None:
-        addresses = [
-            f"{member.assignment.address}:{frame['port']}"
-            for member, frame in zip(self.members, self.loaded, strict=True)
+    def _addresses(self, ports: Sequence[int]) -> list[str]:
+        """Where every rank listens, `ip:port`."""
+        return [f"{member.assignment.address}:{port}" for member, port in zip(self.members, ports, strict=True)]
+
+    def _try_links(self, tried_ports: Sequence[int], on_loading: OnLoading | None) -> None:
+        """Have every rank call the next one, while all of them load. Raises `LinkCut`."""
+        addresses = self._addresses(tried_ports)
+        following = [(rank + 1) % len(addresses) for rank in range(len(addresses))]
+        for channel, after in zip(self._channels, following, strict=True):
+            channel.send("reach", address=addresses[after])
+        cuts = [
+            Cut(self.hosts[rank], self.hosts[after], self.members[after].assignment.address, frame["why_not"])
+            for rank, (after, frame) in enumerate(zip(following, self._from_all("reached", on_loading), strict=True))
+            if frame["why_not"]
         ]
+        if cuts:
+            here = [member.host.name for member in self.members if member.host.is_local]
+            raise LinkCut(most_cut_off(cuts, self.hosts, here), cuts)
+
+    def _form_ring(self, ports: Sequence[int]) -> None:
+        addresses = self._addresses(ports)
         hosts, backend = [member.host for member in self.members], self.members[0].assignment.backend
         called = None
         if self._links is not None:
@@ -112,7 +136,9 @@ class Epoch:
             called = self.slow_links.addresses
         for channel, told in zip(self._channels, settings_for(backend, hosts, addresses, called), strict=True):
             channel.send("ring", settings=dict(told.environment), files=dict(told.files))
+        self._is_joining = True
         self._from_all("joined", deadline_s=_JOIN_S)
+        self._is_joining = False
 
     def ask(self, kind: str, **fields: object) -> None:
         """Tell the decider something."""
@@ -175,6 +201,9 @@ class Epoch:
                 raise channel.failure(f"nothing was heard of it for {channel.silent_s:.0f} s")
         waited_s = time.monotonic() - began_s
         if deadline_s is not None and waited_s > deadline_s:
+            if self._is_joining:
+                # MLX lets nobody beat while it waits: silence says nothing of who is at fault
+                raise RingError(f"the ranks' neighbours did not connect within {waited_s:.0f} s")
             silent = max(self._channels, key=lambda channel: channel.silent_s)
             if silent.silent_s < _SILENCE_S:
                 # nobody is to blame: it may be a link
@@ -186,7 +215,8 @@ class Epoch:
     def _cause(self, rank: int) -> SkulkError:
         """The failure that brought the others down: the loss of a rank shows first at whichever is quickest.
 
-        A worker that tells of a broken ring is a witness; one that ends without a word is the cause.
+        A worker that tells of a broken ring is a witness; one that ends without a word, or is silent, is the cause. If
+        there is none it was a link, and who tells of it first means nothing.
         """
         until_s = time.monotonic() + _WITNESS_S
         while self._channels[rank].is_witness and (left_s := until_s - time.monotonic()) > 0:
@@ -196,7 +226,13 @@ class Epoch:
                 break
             if frame is None and not self._channels[other].is_witness:
                 rank = other
-        return self._channels[rank].failure()
+        told = self._channels[rank]
+        if not told.lost_a_neighbour:
+            return told.failure()
+        silent = max(self._channels, key=lambda channel: channel.silent_s)
+        if silent.silent_s > _SILENCE_S:
+            return silent.failure(f"nothing was heard of it for {silent.silent_s:.0f} s")
+        return RingError(f"a link of the ring was lost, as {told.host} says")
 
     @property
     def pids(self) -> list[int | None]:
@@ -206,19 +242,19 @@ class Epoch:
     def _from_all(
         self,
         kind: str,
-        on_loading: Callable[[str, int, int | None], None] | None = None,
+        on_loading: OnLoading | None = None,
         deadline_s: float | None = None,
     ) -> list[Frame]:
         began_s = time.monotonic()
-        found = dict(self._loaded_early) if kind == "loaded" else {}
+        found = self._early.get(kind, {})
         while len(found) < len(self._channels):
             rank, frame = self._next(deadline_s, began_s)
-            if frame["kind"] == kind:
+            if frame["kind"] in self._early:
+                self._early[frame["kind"]][rank] = frame
+            elif frame["kind"] == kind:
                 found[rank] = frame
             elif frame["kind"] == "loading" and on_loading is not None:
                 on_loading(f"{self.hosts[rank]}: {frame['what']}", frame["done"], frame["total"])
-            elif frame["kind"] == "loaded":
-                self._loaded_early[rank] = frame
             elif rank == self.decider:
                 self._unread.append(frame)
         return [found[rank] for rank in range(len(found))]

@@ -11,33 +11,47 @@ from typing import Any
 
 import mlx.core as mx
 
+from skulk_core.cluster.keepalive import keep_asking
 from skulk_core.cluster.links import with_new_sockets
 from skulk_core.errors import RingError
 
-# Neighbours have loaded by then. Less than the launcher waits, which so learns who failed.
+# Neighbours have loaded by then. More than the launcher waits, which says what it was before anybody is ended.
 _JOIN_S = 45
 
 
 class Reserved:
-    """A port that is ours until the ring takes it."""
+    """A port that is ours until the ring takes it, and one beside it where neighbours may try whether they reach us.
 
-    def __init__(self, address: str, port: int = 0) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+    The first must not be listened at: whoever called early for the ring would be connected to nobody.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._kept = _bound(address)
         try:
-            # MLX binds with it too: a port that an earlier ring used may still wait for stray packets
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((address, port))
-        except OSError as error:
-            self._socket.close()
-            raise RingError(
-                f"{address}, port {port or 'any'}, cannot be used here: {error.strerror or error}"
-            ) from error
-        self.address, self.port = address, int(self._socket.getsockname()[1])
+            self._tried = _bound(address)
+        except RingError:
+            self._kept.close()
+            raise
+        self._tried.listen()
+        self.address, self.port = address, int(self._kept.getsockname()[1])
+        self.tried_port = int(self._tried.getsockname()[1])
 
     def release(self) -> None:
-        """Let it be bound."""
-        self._socket.close()
+        """Let it be bound; nobody tries any more."""
+        self._kept.close()
+        self._tried.close()
+
+
+def _bound(address: str) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # MLX binds with it too: a port that an earlier ring used may still wait for stray packets
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, 0))
+    except OSError as error:
+        made.close()
+        raise RingError(f"{address} cannot be used here: {error.strerror or error}") from error
+    return made
 
 
 def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str]) -> tuple[Any, list[int]]:
@@ -58,7 +72,10 @@ def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str]) ->
         os.environ[name] = f"/dev/fd/{reader}"
     os.environ.update(settings)
     try:
-        return with_new_sockets(lambda: mx.distributed.init(strict=True, backend=backend))
+        group, sockets = with_new_sockets(lambda: mx.distributed.init(strict=True, backend=backend))
+        if backend == "ring":
+            keep_asking(sockets)
+        return group, sockets
     except (RuntimeError, ValueError) as error:
         raise RingError(f"no {backend} group: {error}") from error
     finally:

@@ -49,7 +49,7 @@ def parse_peers(text: str, hosts_file: HostsFile) -> tuple[Host, ...]:
     for item in items:
         if item == LOCAL or item.startswith(f"{LOCAL}:"):
             if num_local is not None:
-                raise DuplicateHost(item, LOCAL)
+                raise OptionError(OPTION, text, f"names {LOCAL} twice; local:N is N processes")
             num_local = _count(item)
             hosts += _local_hosts(num_local)
         else:

@@ -1,7 +1,7 @@
 """From hosts and a model to a plan: who holds what, at which address, and why. Nothing is loaded."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from skulk_core.cluster.addresses import Pins, RankAddress, choose_addresses
@@ -50,6 +50,11 @@ class Planner:
     def __init__(self, model: ModelBytes, hosts: Sequence[Host], reports: Sequence[HostReport], wishes: Wishes) -> None:
         self._model, self._wishes, self._num_hosts = model, wishes, len(hosts)
         self._reports = {host.name: report for host, report in zip(hosts, reports, strict=True)}
+        self._cut: set[tuple[str, str]] = set()
+
+    def avoid(self, caller: str, address: str) -> None:
+        """Plan without the link by which ``caller`` connects to ``address`` wherever there is another."""
+        self._cut.add((caller, address))
 
     def plan(self, hosts: Sequence[Host]) -> Plan:
         """The plan for ``hosts``; a split that was asked for holds for all of them only. Raises as `make_plan`."""
@@ -57,12 +62,12 @@ class Planner:
         wishes = self._wishes if is_whole else replace(self._wishes, split=None)
         reports = [self._reports[host.name] for host in hosts]
         try:
-            return make_plan(self._model, hosts, reports, wishes)
+            return make_plan(self._model, hosts, reports, wishes, self._cut)
         except (ShareError, PlanDoesNotFit):
             if is_whole or wishes.shard is Shard.PIPELINE:
                 raise
         # a text that has begun goes on, in whatever way those who are left can
-        return make_plan(self._model, hosts, reports, replace(wishes, shard=Shard.PIPELINE))
+        return make_plan(self._model, hosts, reports, replace(wishes, shard=Shard.PIPELINE), self._cut)
 
 
 def ask_hosts(hosts: Sequence[Host], model: str | None = None) -> tuple[HostReport, ...]:
@@ -96,8 +101,14 @@ def in_rank_order(hosts: Sequence[Host], shard: Shard) -> list[Host]:
     return sorted(hosts, key=lambda host: not host.is_local) if shard is Shard.TENSOR else list(hosts)
 
 
-def make_plan(model: ModelBytes, hosts: Sequence[Host], reports: Sequence[HostReport], wishes: Wishes) -> Plan:
-    """Place ``model`` on ``hosts``, of which ``reports`` speak in turn.
+def make_plan(
+    model: ModelBytes,
+    hosts: Sequence[Host],
+    reports: Sequence[HostReport],
+    wishes: Wishes,
+    cut: Collection[tuple[str, str]] = (),
+) -> Plan:
+    """Place ``model`` on ``hosts``, of which ``reports`` speak in turn; ``cut`` as for `choose_addresses`.
 
     Raises `SplitError`, `ShareError`, `PlanDoesNotFit`, `LinkError`, `PublicLink`.
     """
@@ -111,7 +122,7 @@ def make_plan(model: ModelBytes, hosts: Sequence[Host], reports: Sequence[HostRe
         stages = place_tensor(model, found)
     else:
         stages = place_pipeline(model, found, wishes.split)
-    addresses = choose_addresses(hosts, reports, wishes.pins, allow_public=wishes.allow_public)
+    addresses = choose_addresses(hosts, reports, wishes.pins, allow_public=wishes.allow_public, cut=cut)
     return Plan(wishes.shard, tuple(hosts), tuple(reports), found, stages, addresses)
 
 

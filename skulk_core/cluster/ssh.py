@@ -66,6 +66,8 @@ def kill_script(pid: int) -> str:
 # Of OpenSSH's client, whose messages are in English whatever the language.
 _HOST_KEY = re.compile(r"host key verification failed|remote host identification has changed|host key is known", re.I)
 _LOGIN = re.compile(r"permission denied|too many authentication failures|no more authentication methods", re.I)
+# Also of an sshd that has too many logins at once.
+_ANSWERED = re.compile(r"connection (refused|reset|closed)|kex_exchange_identification", re.I)
 _NO_COMMAND = re.compile(r"no such command '?\w+", re.I)
 
 
@@ -85,7 +87,8 @@ def why_it_ended(host: Host, code: int | None, stderr: str) -> PeerError:
             )
         if _LOGIN.search(stderr):
             return LoginRefused(host.name, f"ssh may not log in: {last}", login)
-        return PeerUnreachable(host.name, f"ssh cannot connect: {last or 'no reason given'}", login)
+        answered = _ANSWERED.search(stderr) is not None
+        return PeerUnreachable(host.name, f"ssh cannot connect: {last or 'no reason given'}", login, answered=answered)
     if code in (_NOT_FOUND, _NOT_RUNNABLE):
         return SkulkMissing(host.name, command, f"`{command}` cannot be run there: {last or 'not found'}")
     if _NO_COMMAND.search(stderr):

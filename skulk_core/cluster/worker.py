@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -57,13 +58,14 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     from skulk_core.cluster.stage_loading import load_stage
 
     reserved = Reserved(assignment.address)
+    control.at_once("reach", lambda frame: _reach(control, frame["address"]))
+    control.say("reserved", port=reserved.port, tried_port=reserved.tried_port)
     loaded = load_stage(assignment, lambda what, done, total: control.say("loading", what=what, done=done, total=total))
     wanted = blas.threads_for(loaded.model.target.hidden_size)
     blas.set_threads(min(wanted, assignment.threads) if assignment.threads else wanted)
     facts = device_facts()
     control.say(
         "loaded",
-        port=reserved.port,
         nbytes=loaded.model.nbytes,
         config=loaded.identity.config,
         files=dict(loaded.identity.files),
@@ -82,6 +84,14 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     control.at_once("count", lambda frame: control.say("counted", messages=links.messages, nbytes=links.nbytes))
     control.say("joined")
     _work(control, assignment, loaded, links, measure, instruments)
+
+
+def _reach(control: Control, address: str) -> None:
+    """Try to connect to the next rank, while others are listened to and weights are read."""
+    from skulk_core.cluster.reaching import why_unreached
+
+    work = threading.Thread(target=lambda: control.say("reached", why_not=why_unreached(address)), daemon=True)
+    work.start()
 
 
 def _peak_nbytes(*, reset: bool) -> int:

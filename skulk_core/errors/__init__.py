@@ -22,9 +22,11 @@ from skulk_core.errors.base import (
 from skulk_core.errors.cluster import (
     ClusterError,
     ClusterLost,
+    Cut,
     DuplicateHost,
     HostKeyRefused,
     HostMismatch,
+    LinkCut,
     LinkError,
     LoginRefused,
     PeerError,
@@ -36,6 +38,7 @@ from skulk_core.errors.cluster import (
     SkulkMissing,
     SplitError,
     SshFailed,
+    TooManyHosts,
     WorkerFailed,
 )
 from skulk_core.errors.files import (
@@ -86,6 +89,7 @@ __all__ = [
     "ClusterLost",
     "ContextError",
     "ConventionsUnknown",
+    "Cut",
     "DigestMismatch",
     "DuplicateHost",
     "EntryExists",
@@ -99,6 +103,7 @@ __all__ = [
     "HubError",
     "HubUnreachable",
     "LicenceUnknown",
+    "LinkCut",
     "LinkError",
     "LoginError",
     "LoginRefused",
@@ -135,6 +140,7 @@ __all__ = [
     "SplitError",
     "SshFailed",
     "StrippedCheckpoint",
+    "TooManyHosts",
     "UnknownHead",
     "UnsupportedArchitecture",
     "UnsupportedModel",

@@ -1,6 +1,7 @@
 """Errors of several hosts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from skulk_core.errors.base import SkulkError
 
@@ -39,6 +40,30 @@ class RingError(ClusterError):
         super().__init__("", reason)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """`caller` cannot connect to `host` at `address`, an IP address without a port."""
+
+    caller: str
+    host: str
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.caller} cannot connect to {self.host} at {self.address} ({self.reason})"
+
+
+class LinkCut(ClusterError):
+    """Neighbours of the ring do not reach each other, though every host is reached from here.
+
+    `host` is the one that could be done without so that the others reach each other.
+    """
+
+    def __init__(self, host: str, cuts: Sequence[Cut]) -> None:
+        self.cuts = tuple(cuts)
+        super().__init__(host, f"the ring's link is cut: {', '.join(map(str, cuts))}")
+
+
 class ClusterLost(ClusterError):
     """The hosts failed too often, or none is left. `failures` tells of each failure, in order."""
 
@@ -60,7 +85,14 @@ class SshFailed(PeerError):
 
 
 class PeerUnreachable(SshFailed):
-    """No connection by ssh: no such name, no route, nobody listens, no answer in time."""
+    """No connection by ssh: no such name, no route, nobody listens, no answer in time.
+
+    `answered`: whether something is there that refused, and may not the next time.
+    """
+
+    def __init__(self, host: str, reason: str, login: str = "", *, answered: bool = False) -> None:
+        self.answered = answered
+        super().__init__(host, reason, login)
 
 
 class HostKeyRefused(SshFailed):
@@ -111,6 +143,15 @@ class ShareError(SplitError):
     def __init__(self, model_type: str, reason: str) -> None:
         self.model_type = model_type
         super().__init__(reason)
+
+
+class TooManyHosts(SplitError):
+    """`num_hosts` ranks were asked for, and the model's layers make `most` stages."""
+
+    def __init__(self, num_hosts: int, most: int, why: str) -> None:
+        self.num_hosts, self.most = num_hosts, most
+        stages = f"{most} stage{'s' if most > 1 else ''}"
+        super().__init__(f"{num_hosts} hosts for a model that makes at most {stages} ({why})")
 
 
 class PlanDoesNotFit(SkulkError):

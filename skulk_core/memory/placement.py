@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from skulk_core.errors import PlanDoesNotFit, SplitError
+from skulk_core.errors import PlanDoesNotFit, SplitError, TooManyHosts
 from skulk_core.memory.caches import CacheShape, WorkingShape
 from skulk_core.memory.division import Division
 from skulk_core.memory.weights import OuterParts, WeightBytes
@@ -180,10 +180,7 @@ def _best_edges(model: ModelBytes, hosts: Sequence[Capacity]) -> list[int]:
     """Edges of the stages with the least greatest shortage, then the least greatest time, then the least sum."""
     if len(hosts) > len(model.split_points) + 1:
         stages = len(model.split_points) + 1
-        raise SplitError(
-            f"{len(hosts)} hosts for a model that makes at most {stages} stage{'s' if stages > 1 else ''} "
-            f"({model.num_layers} layers; {_legal(model)})"
-        )
+        raise TooManyHosts(len(hosts), stages, f"{model.num_layers} layers; {_legal(model)}")
     edges = [0, *sorted(model.split_points), model.num_layers]
     # best[edge] = (cost of the ranks so far, their edges), each rank beginning where the one before ended
     best: dict[int, tuple[tuple[int, float, float], list[int]]] = {0: ((0, 0.0, 0.0), [0])}

@@ -1,6 +1,7 @@
 """Workers are killed, stopped and made to crash: the reader of the stream sees nothing of it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import pytest
+from cli_checkpoints import DEMO_SIDECAR
 from cluster_rings import PATIENCE_S, WITH_HEAD, Notes, answer, one_host, ring, wait_until_gone
 from demo import demo, demo_head, prompts
 
+from skulk_core.cluster import epoch
+from skulk_core.cluster.assignment import Drafting
 from skulk_core.cluster.frames import START_MARKER
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.transport import StartedProcess, own_command, start
-from skulk_core.errors import ClusterLost, PeerUnreachable, WorkerFailed
+from skulk_core.errors import ClusterLost, PeerUnreachable, RingError, WorkerFailed
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
@@ -217,6 +221,46 @@ def deadline(seconds: float) -> Callable[[], None]:
         assert time.monotonic() < until_s, "the ring does not form"
 
     return check
+
+
+def test_a_decider_that_takes_over_may_lack_the_head(tmp_path: Path) -> None:
+    """The text is the same without drafts, and the reader is told; for the first decider it is an error."""
+    sidecar, notes = tmp_path / "mtp.safetensors", Notes()
+    shutil.copy(DEMO_SIDECAR, sidecar)
+    asked = Drafting("head", sidecar=str(sidecar), needed=True)
+    with ring("demo", (0, 4, 8), asked, notes=notes) as engine:
+
+        def lose() -> None:
+            sidecar.unlink()
+            pid = engine.epoch.pids[1]
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+
+        assert answer(engine, encoded(0), 3, NUM_TOKENS, after_round=at_round(2, lose)) == expected(0, 3, GREEDY)
+    (line,) = notes.lines
+    assert "signal 9" in line
+    assert "no drafts from here on" in line
+    assert str(sidecar) in line
+
+
+def test_neighbours_that_never_connect_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no rank is blamed for what it waited for: here one is stopped between loading and joining."""
+    monkeypatch.setattr(epoch, "_JOIN_S", 2.0)
+    stopped: list[int] = []
+
+    def starter(host: Host, arguments: Sequence[str], environment: Mapping[str, str]) -> StartedProcess:
+        process = start(host, arguments, environment)
+        if host.name == "local#1":
+            process.stdout = cast(BinaryIO, Watched(process.stdout, lambda: stop(process._process.pid)))
+        return process
+
+    def stop(pid: int) -> None:
+        stopped.append(pid)
+        os.kill(pid, signal.SIGSTOP)
+
+    with pytest.raises(RingError, match="did not connect within 2 s"), ring("demo", (0, 4, 8), starter=starter):
+        pass
+    assert stopped
 
 
 def test_a_slow_reader_does_not_hold_the_ring_up() -> None:

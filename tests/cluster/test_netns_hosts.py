@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,25 +147,78 @@ def test_a_worker_outlives_neither_its_launcher_nor_being_stopped(home: Home) ->
         home.assert_nothing_left()
 
 
-def test_a_cut_link_does_not_end_the_text(home: Home, alone: dict[str, Any]) -> None:
-    """The stream goes on without the host, as one host alone would have written it."""
-    process = home.start("run", "demo", PROMPT, "--max-tokens", str(NUM_LONG), "--peers", "a")
-    a = home.cluster["a"]
+@pytest.fixture
+def two_links(home: Home, tmp_path: Path) -> Iterator[Home]:
+    """As `home`, but ssh goes by the second link; whatever is cut is mended afterwards."""
+    listed = {
+        host.name: {"ssh": f"root@{host.addresses[1]}", "command": str(host.folder / "skulk")}
+        for host in home.cluster.hosts
+    }
+    home.cluster.write_hosts(tmp_path / "config", **listed)
+    yield Home(home.cluster, Program(tmp_path, "http://127.0.0.1:9"))
+    for host in home.cluster.hosts:
+        for link in (0, 1):
+            host.set_link(up=True, link=link)
+
+
+def ending(process: "subprocess.Popen[bytes]", seen: bytes) -> tuple[str, str]:
+    """The whole answer, and what was said beside it."""
     try:
-        assert process.stdout is not None
-        seen = process.stdout.read(1)
-        assert seen, process.communicate()
-        a.set_link(up=False, link=0)
-        a.set_link(up=False, link=1)
         rest, said = process.communicate(timeout=TIMEOUT_S)
     finally:
         process.kill()
-        for link in (0, 1):
-            a.set_link(up=True, link=link)
-    assert (seen + rest).decode() == alone["text"] + "\n", said.decode()
-    assert process.returncode == 0
-    assert "a: " in said.decode()
-    home.assert_nothing_left()
+    assert process.returncode == 0, said.decode()
+    return (seen + rest).decode(), " ".join(said.decode().split())
+
+
+LONG_PROMPT = "The server handles each request in a separate thread. " * 120
+
+
+def test_cut_links_do_not_end_the_text(two_links: Home) -> None:
+    """The ring's link in the midst of the prompt: another carries the ring then. Both: the host is done without."""
+    arguments = ("run", "demo", LONG_PROMPT, "--max-tokens", str(NUM_LONG))
+    expected = two_links.run(*arguments)
+    a, at_home = two_links.cluster["a"], two_links.cluster.home
+    # so slow that the prompt is not read before the cut
+    a.limit(1, link=0)
+    before = at_home.received_nbytes(link=0)
+    process = two_links.start(*arguments, "--peers", "a")
+    try:
+        # rows of the prompt, far more than it takes to connect
+        while at_home.received_nbytes(link=0) < before + 200_000:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        a.set_link(up=False, link=0)
+        assert process.stdout is not None
+        seen = process.stdout.read(1)
+        a.set_link(up=False, link=1)
+        answer, said = ending(process, seen)
+    finally:
+        process.kill()
+        a.limit(10_000, link=0)
+    assert answer == expected.stdout, said
+    first, second = said.split(" none lost")[:2]
+    assert "a link of the ring was lost" in first
+    assert "local cannot connect to a at 10.77.0.1" in first
+    assert "on a, local after" in first
+    assert "a: " in second
+    assert "on local after" in second
+    two_links.assert_nothing_left()
+
+
+def test_a_ring_s_only_link_cut_in_the_first_rounds(two_links: Home, alone: dict[str, Any]) -> None:
+    """Every worker lives on and is heard of, and nothing is known yet of how long a round takes."""
+    ring = ("--peers", "a", "--link", "link0", "--max-tokens", str(NUM_LONG))
+    process = two_links.start("run", "demo", PROMPT, *ring)
+    assert process.stdout is not None
+    seen = process.stdout.read(1)
+    two_links.cluster["a"].set_link(up=False, link=0)
+    answer, said = ending(process, seen)
+    assert answer == alone["text"] + "\n", said
+    assert "a: the ring's link is cut: " in said
+    assert "went on as epoch" in said
+    assert "on local after" in said
+    two_links.assert_nothing_left()
 
 
 def test_what_is_wrong_with_a_host_has_a_name_and_an_advice(home: Home, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_a_name_brings_what_the_file_says_of_it() -> None:
         ("local:0", "no host to decode on"),
         ("local:-1", "number of processes"),
         ("local:two", "number of processes"),
+        ("local:2,local", "names local twice"),
         ("10.0.0.7", "user@host"),
         ("ana@-oProxyCommand=x", "not user@host"),
     ],
@@ -61,7 +62,7 @@ def test_what_cannot_be_meant_is_refused_with_a_reason(text: str, words: str) ->
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["studio,studio", "studio,bob@10.0.0.2", "local,local:2", "a@h,a@H:22"])
+@pytest.mark.parametrize("text", ["studio,studio", "studio,bob@10.0.0.2", "a@h,a@H:22"])
 def test_a_host_twice_is_refused(text: str) -> None:
     """Two ranks on one machine would share its memory without a plan knowing."""
     with pytest.raises(DuplicateHost):
