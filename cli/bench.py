@@ -164,7 +164,9 @@ def bench_command(
     depths = read_depths(SUITE_SWEEP if suite and draft_depth in ("", DEFAULT_SWEEP) else draft_depth)
     over = None
     if peers is None:
-        cluster.refuse_alone(shard=shard, split=split, backend=backend, link=link)
+        cluster.refuse_alone(
+            shard=shard, split=split, backend=backend, link=link, push=push, allow_public_link=allow_public_link
+        )
     else:
         over = cluster.Spread(peers, shard, split, backend, tuple(link or ()), allow_public_link, push, links=links)
         if against is not None:

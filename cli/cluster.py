@@ -136,9 +136,24 @@ def _refuse_real_links(hosts: "Sequence[Host]", links: LinkShape) -> None:
         raise OptionError(option, f"{value:g}", "one process alone has no link; use --peers local:2 or more")
 
 
-def refuse_alone(*, shard: str, split: str | None, backend: str, link: list[str] | None) -> None:
+def refuse_alone(
+    *,
+    shard: str,
+    split: str | None,
+    backend: str,
+    link: list[str] | None,
+    push: bool = False,
+    allow_public_link: bool = False,
+) -> None:
     """Options that mean nothing on one host. Raises `OptionError`."""
-    given = {"--shard": shard != "auto", "--split": split, "--backend": backend != "ring", "--link": link}
+    given = {
+        "--shard": shard != "auto",
+        "--split": split,
+        "--backend": backend != "ring",
+        "--link": link,
+        "--push": push,
+        "--allow-public-link": allow_public_link,
+    }
     for option, value in given.items():
         if value:
             raise OptionError(option, "", "goes with --peers")

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from cli_runner import TIMEOUT_S, Program
+from cli_runner import TIMEOUT_S, OnTerminal, Program
 from cluster_rings import wait_until_gone
 
 INTERRUPTED = 130
@@ -102,11 +104,58 @@ def test_a_whole_answer_and_what_is_said_of_it(skulk: Program) -> None:
     assert _left_in(skulk) == []
 
 
+def _kill_a_worker(launcher: int, other_than: Collection[int] = ()) -> list[int]:
+    """Kill the first worker that runs, or will; every one that ran then."""
+    until_s = time.monotonic() + TIMEOUT_S
+    while not (workers := [pid for pid in _children(launcher) if pid not in other_than]):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    os.kill(workers[0], signal.SIGKILL)
+    return workers
+
+
+def test_interrupted_while_a_new_ring_forms(skulk: Program) -> None:
+    """With --json: the object has the text so far, and the ring that decoded it."""
+    terminal = OnTerminal(skulk, "run", "demo", "--peers", "local:2", "--max-tokens", "3500", "--json")
+    terminal.wait_for("answering")
+    lost = _kill_a_worker(terminal.process.pid)
+    # a new one has been started
+    while not set(_children(terminal.process.pid)) - set(lost):
+        time.sleep(0.02)
+    terminal.process.send_signal(signal.SIGINT)
+    finished = terminal.finish()
+    assert "Traceback" not in finished.stderr
+    assert finished.code == INTERRUPTED
+    answer = finished.answer
+    assert (answer["finish_reason"], answer["error"]) == ("interrupted", None)
+    assert answer["text"]
+    assert answer["ring"]["epoch"] == 1
+    assert len(answer["ring"]["ranks"]) == 2
+
+
+def test_no_host_is_left_in_json(skulk: Program) -> None:
+    """What was decoded until then is printed all the same, with the reason, before the error is."""
+    terminal = OnTerminal(skulk, "run", "demo", "--peers", "local", "--max-tokens", "3500", "--json")
+    terminal.wait_for("answering")
+    lost = _kill_a_worker(terminal.process.pid)
+    _kill_a_worker(terminal.process.pid, lost)
+    finished = terminal.finish()
+    assert finished.code == 1
+    assert "Traceback" not in finished.stderr
+    answer = finished.answer
+    assert answer["finish_reason"] == "interrupted"
+    assert answer["text"]
+    for said in (answer["error"], " ".join(finished.stderr.split())):
+        assert "no host is left" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--split", "4,4"), "goes with --peers"),
-        (("--peers", "local:9"), "layers"),
+        (("--push",), "--push: goes with --peers"),
+        (("--allow-public-link",), "--allow-public-link: goes with --peers"),
+        (("--peers", "local:9"), "Name fewer hosts in --peers"),
         (("--peers", "local:2", "--split", "4,5"), "layers"),
         (("--peers", "local:2", "--sidecar", "/nowhere/mtp.safetensors"), "/nowhere/mtp.safetensors"),
     ],
