@@ -314,7 +314,7 @@ class ClusterEngine(Engine):
             f"after {cost_s:.1f} s, {read} tokens read again, none lost{self._why_plain()}"
         )
         # other hosts, or the same ones anew: what rounds take has to be learnt again
-        self._pace = Pace()
+        self._pace = self._pace.anew()
         self._begin_counting()
         self._asked = False
 

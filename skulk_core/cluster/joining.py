@@ -11,7 +11,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from skulk_core.cluster.keepalive import keep_asking
 from skulk_core.cluster.links import with_new_sockets
 from skulk_core.errors import RingError
 
@@ -72,10 +71,7 @@ def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str]) ->
         os.environ[name] = f"/dev/fd/{reader}"
     os.environ.update(settings)
     try:
-        group, sockets = with_new_sockets(lambda: mx.distributed.init(strict=True, backend=backend))
-        if backend == "ring":
-            keep_asking(sockets)
-        return group, sockets
+        return with_new_sockets(lambda: mx.distributed.init(strict=True, backend=backend))
     except (RuntimeError, ValueError) as error:
         raise RingError(f"no {backend} group: {error}") from error
     finally:

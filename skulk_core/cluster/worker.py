@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from skulk_core.cluster.assignment import Assignment, Shard, read_assignment
+from skulk_core.cluster.backends import Backend
 from skulk_core.cluster.control import Control
 from skulk_core.cluster.frames import START_MARKER
-from skulk_core.errors import SkulkError
+from skulk_core.errors import RingError, SkulkError
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import device_facts, load_mlx, versions
 
@@ -54,6 +55,7 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     load_mlx()
     # before anything imports MLX it must have its BLAS
     from skulk_core.cluster.joining import Reserved, join
+    from skulk_core.cluster.keepalive import keep_asking, when_unanswered
     from skulk_core.cluster.links import Links
     from skulk_core.cluster.stage_loading import load_stage
 
@@ -80,6 +82,9 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     ring = _expect(control, "ring")
     reserved.release()
     group, sockets = join(assignment.backend, ring["settings"], ring["files"])
+    if assignment.backend == Backend.RING:
+        keep_asking(sockets)
+        when_unanswered(sockets, lambda: _end_unanswered(control))
     links = Links(group, sockets, patient=assignment.patient)
     control.at_once("count", lambda frame: control.say("counted", messages=links.messages, nbytes=links.nbytes))
     control.say("joined")
@@ -92,6 +97,12 @@ def _reach(control: Control, address: str) -> None:
 
     work = threading.Thread(target=lambda: control.say("reached", why_not=why_unreached(address)), daemon=True)
     work.start()
+
+
+def _end_unanswered(control: Control) -> None:
+    """The main thread sits in a receive that nothing ends."""
+    control.say("failed", error=RingError.__name__, message="[ring] a neighbour acknowledges nothing any more")
+    os._exit(EXIT_FAILED)
 
 
 def _peak_nbytes(*, reset: bool) -> int:

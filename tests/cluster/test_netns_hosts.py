@@ -221,6 +221,27 @@ def test_a_ring_s_only_link_cut_in_the_first_rounds(two_links: Home, alone: dict
     two_links.assert_nothing_left()
 
 
+# A connection that is cut while something is under way, which the other end cannot know.
+UNANSWERED = """
+import socket, subprocess, sys, threading
+from skulk_core.cluster.keepalive import is_unanswered, when_unanswered
+unanswered = threading.Event()
+with socket.create_connection((sys.argv[1], 22)) as connection:
+    connection.recv(1)
+    when_unanswered([connection.fileno()], unanswered.set)
+    connection.sendall(b"answered")
+    subprocess.run(["ip", "link", "set", "to-a1", "down"], check=True)
+    connection.sendall(b"not answered")
+    print(is_unanswered(connection.fileno()), unanswered.wait(60))
+subprocess.run(["ip", "link", "set", "to-a1", "up"], check=True)
+"""
+
+
+def test_a_cut_with_something_under_way_both_ways(home: Home) -> None:
+    """Neither end asks whether the other is there, as both wait to be answered: a quarter of an hour, by default."""
+    assert home.python(UNANSWERED, home.cluster["a"].addresses[1]).split() == ["False", "True"]
+
+
 def test_what_is_wrong_with_a_host_has_a_name_and_an_advice(home: Home, tmp_path: Path) -> None:
     """Each mistake as its own type, all in one look; a banner of the login is none."""
     a, b, c = home.cluster.hosts

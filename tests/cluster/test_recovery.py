@@ -6,6 +6,7 @@ import pytest
 
 from skulk_core.cluster.assignment import Assignment, Drafting
 from skulk_core.cluster.epoch import Member
+from skulk_core.cluster.pace import Pace
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.reaching import most_cut_off
 from skulk_core.cluster.recovery import Recovery
@@ -181,3 +182,19 @@ def test_a_later_decider_may_do_without_a_head() -> None:
     run.after(died("b"))
     drafting = run.members[-1].assignment.drafting
     assert (drafting.how, drafting.needed, drafting.allow_plain) == ("head", False, True)
+
+
+def test_a_new_ring_is_waited_for_by_what_the_old_one_took() -> None:
+    """Not for ten minutes, after rounds of milliseconds; nor shorter than kernels take to be compiled."""
+    pace = Pace()
+    unknown_s = pace.deadline_s
+    assert pace.anew().deadline_s == unknown_s
+    for _ in range(8):
+        pace.took(0.01)
+    quick = pace.anew()
+    assert pace.deadline_s < 60 <= quick.deadline_s < unknown_s
+    # lost again before it was measured
+    assert quick.anew().deadline_s == quick.deadline_s
+    for _ in range(64):
+        pace.took(30.0)
+    assert pace.anew().deadline_s == unknown_s
