@@ -207,8 +207,12 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         if not json_output:
             out("\n")
         reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
-        certifies = asked.certify and lost is None
-        certificate = certified(session, request, outcome, reporter, interrupts) if certifies else None
+        certificate = None
+        if asked.certify and outcome.finish_reason is not FinishReason.INTERRUPTED:
+            try:
+                certificate = certified(session, request, outcome, reporter, interrupts)
+            except ClusterLost as error:
+                lost = error
         if json_output:
             out(json.dumps(_as_json(loaded, outcome, chosen, certificate, lost)) + "\n")
     if lost is not None:

@@ -42,8 +42,12 @@ def is_unanswered(descriptor: int) -> bool:
     """
     if sys.platform != "linux":
         return False
-    with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as same:
-        info = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_NBYTES)
+    try:
+        with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as same:
+            info = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_NBYTES)
+    except OSError:
+        # MLX has closed it, and tells why
+        return False
     return info[_SENT_AGAIN_AT] >= _MOST_SENT_AGAIN
 
 
