@@ -60,6 +60,13 @@ def test_neighbours_take_their_fastest_common_link() -> None:
     assert chosen[1].because == "40000 Mbit/s shared with a"
 
 
+def test_a_link_that_was_cut_is_taken_only_where_there_is_no_other() -> None:
+    """The cable of a and b: b is called by the LAN, however slow, and c, which has no other, as before."""
+    reports = [report("a", lan(1), cable(1)), report("b", lan(2), cable(2)), report("c", lan(3))]
+    chosen = choose_addresses(HOSTS, reports, cut={("a", "10.0.5.2"), ("b", "192.168.1.3")})
+    assert [one.address for one in chosen] == ["192.168.1.1", "192.168.1.2", "192.168.1.3"]
+
+
 def test_a_link_is_as_fast_as_its_slower_end() -> None:
     reports = [
         report("a", ("eth0", "192.168.1.1/24", 10000), ("eth1", "192.168.2.1/24", 2500)),
