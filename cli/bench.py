@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli import cluster, options, sampling
 from cli.bench_compare import COMPARE, compare_files
-from cli.bench_files import prepare_folder, write_files
+from cli.bench_files import OutFolder
 from cli.bench_options import (
     DEFAULT_PROMPTS,
     DEFAULT_SEED,
@@ -24,9 +24,12 @@ from cli.bench_run import Running, run_bench
 from cli.bench_show import show_receipt
 from cli.errors import guarded
 from cli.loading import Choice
-from cli.program import EXIT_FAILED, EXIT_INTERRUPTED
+from cli.program import EXIT_FAILED
 from cli.render import Reporter, out, say, visible
 from skulk_core.errors import OptionError
+
+if TYPE_CHECKING:
+    from skulk_core.formats.receipt import Receipt
 
 AgainstName = Literal["mlx-lm", "transformers"]
 Against = Annotated[
@@ -187,23 +190,35 @@ def bench_command(
     )
     if save_depth and not links.is_real:
         raise OptionError("--save-depth", "", "would keep what is best over links that were made slower than they are")
-    if out_folder is not None:
-        prepare_folder(out_folder)
-    finish(run_bench(wish, Reporter(quiet=quiet, verbose=verbose)), out_folder, json_output, save_depth=save_depth)
+    bench_to_its_end(wish, Reporter(quiet=quiet, verbose=verbose), out_folder, json_output, save_depth=save_depth)
 
 
-def finish(running: Running, folder: Path | None, json_output: bool, *, save_depth: bool) -> None:
+def bench_to_its_end(
+    wish: Wish, reporter: Reporter, folder: Path | None, json_output: bool, *, save_depth: bool
+) -> None:
+    """Measure, write after every case, and print and save what was found. Raises as `finish`, and what ended it."""
+    kept = None if folder is None else OutFolder(folder)
+    run_bench(
+        wish,
+        reporter,
+        lambda receipt: None if kept is None else _write(kept, receipt, say_so=False),
+        lambda running: finish(running, kept, json_output, save_depth=save_depth),
+    )
+
+
+def finish(running: Running, kept: OutFolder | None, json_output: bool, *, save_depth: bool) -> None:
     """Write, print and save what a benchmark found. Raises `typer.Exit` if it was interrupted or an arm failed."""
     receipt = running.receipt()
-    if folder is not None:
-        for file in write_files(folder, receipt):
-            say(f"wrote {file}")
+    if kept is not None:
+        _write(kept, receipt, say_so=True)
     if json_output:
         out(json.dumps(receipt.to_dict()) + "\n")
     else:
         show_receipt(receipt)
     if not receipt.complete:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        if running.exit_code:
+            raise typer.Exit(running.exit_code)
+        return
     if save_depth:
         from cli.tune import save_best
 
@@ -213,3 +228,13 @@ def finish(running: Running, folder: Path | None, json_output: bool, *, save_dep
         for line in failed:
             say(f"FAILED {line}")
         raise typer.Exit(EXIT_FAILED)
+
+
+def _write(kept: OutFolder, receipt: "Receipt", *, say_so: bool) -> None:
+    files = kept.write(receipt)
+    if not say_so:
+        return
+    for file in files:
+        say(f"wrote {file}")
+    if not files:
+        say(f"nothing was measured: what stands in {kept.folder} is of another benchmark")

@@ -1,6 +1,7 @@
-"""One benchmark from loading to its receipt, with progress; whatever was measured when it is interrupted is kept."""
+"""One benchmark from loading to its receipt, with progress; however it ends, what was measured until then is kept."""
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +17,11 @@ from cli.depth import make_policy
 from cli.loading import Loaded, load
 from cli.program import Interrupts, interrupts_at_checks
 from cli.render import Reporter
-from skulk_core.errors import ContextError, OptionError
+from skulk_core.errors import ContextError, OptionError, RingChanged
 
 if TYPE_CHECKING:
     from skulk_core.bench.arms import CaseRun
-    from skulk_core.bench.measure import Measurement
+    from skulk_core.bench.measure import Bench, Measurement
     from skulk_core.bench.prompts import PromptSet
     from skulk_core.bench.workload import ArmSpec, Workload
     from skulk_core.cluster.delay_line import LinkShape
@@ -69,8 +70,15 @@ class Running:
     links: "LinkShape | None"
     measurements: list["Measurement"]
     complete: bool = False
+    ended_by: str = "it was still measured, or killed"
+    exit_code: int = 0
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     _began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def num_texts(self) -> int:
+        """Texts to decode in all cases."""
+        return sum(one.run.num_texts for one in self.measurements)
 
     def receipt(self) -> "Receipt":
         from skulk_core.bench.facts import machine_record
@@ -93,47 +101,77 @@ class Running:
             cases=tuple(one.record() for one in self.measurements if one.run.num_done),
             link_rate_mbps=None if self.links is None else self.links.rate_mbps,
             stages=self.stages if len(self.stages) > 1 else (),
+            ended_by="" if self.complete else self.ended_by,
         )
 
 
-def run_bench(wish: Wish, reporter: Reporter) -> Running:
-    """Load the model and measure; Ctrl-C while it measures ends in what there is, not `complete`."""
+def run_bench(wish: Wish, reporter: Reporter, keep: Keep, finish: Callable[[Running], None]) -> None:
+    """Load the model and measure. ``keep`` is given what there is after each case, ``finish`` what there is at the end.
+
+    However measuring ends, ``finish`` is called: what Ctrl-C, SIGTERM, SIGHUP or an error ended is not `complete` and
+    says by what. Such an error is raised afterwards.
+    """
     if wish.over is not None:
         with spread(wish.choice, wish.over, reporter) as loaded:
-            return _measured(wish, loaded, reporter)
+            _measure(wish, loaded, reporter, keep, finish)
+        return
     with reporter.working():
         loaded = load(wish.choice, reporter)
-    return _measured(wish, loaded, reporter)
+    _measure(wish, loaded, reporter, keep, finish)
 
 
-def _measured(wish: Wish, loaded: Loaded, reporter: Reporter) -> Running:
+def _measure(wish: Wish, loaded: Loaded, reporter: Reporter, keep: Keep, finish: Callable[[Running], None]) -> None:
+    with reporter.working():
+        bench, running = _begun(wish, loaded, reporter)
+    try:
+        with reporter.working(), interrupts_at_checks(signal.SIGTERM, signal.SIGHUP) as interrupts:
+            _measure_all(bench, running, _Watch(reporter, interrupts, running.num_texts), keep)
+    except BaseException as error:
+        running.ended_by = _in_words(error)
+        raise
+    finally:
+        finish(running)
+
+
+def _measure_all(bench: "Bench", running: Running, watch: _Watch, keep: Keep) -> None:
+    from skulk_core.bench.measure import measure
+
+    try:
+        for one in running.measurements:
+            measure(bench, one, watch)
+            keep(running.receipt())
+        running.complete = True
+    except (KeyboardInterrupt, RuntimeError):
+        # a signal also ends the compiler that MLX may be waiting for
+        if not watch.interrupts.pending:
+            raise
+        running.ended_by, running.exit_code = "it was interrupted", watch.interrupts.exit_code
+
+
+def _in_words(error: BaseException) -> str:
+    """Why a benchmark ended, for a receipt: without what an error says of hosts, folders and persons."""
+    if isinstance(error, RingChanged):
+        return f"hosts were lost for good: {error.after} of {error.before} are left"
+    return f"an error ended it ({type(error).__name__})"
+
+
+def _begun(wish: Wish, loaded: Loaded, reporter: Reporter) -> tuple["Bench", Running]:
+    """Everything before the first measurement. Raises as `_prepare`."""
     from skulk_core.bench.instruments import LocalInstruments, RingInstruments
-    from skulk_core.bench.measure import Bench, measure
+    from skulk_core.bench.measure import Bench
     from skulk_core.bench.workload import Local
     from skulk_core.decode.engine import LocalEngine
 
-    with reporter.working():
-        measurements = _prepare(wish, loaded, reporter)
-        target, tokenizer = loaded.model.target, loaded.model.tokenizer
-        if loaded.engine is None:
-            engine = LocalEngine(target, tokenizer, loaded.drafter)
-            local = Local(target, tokenizer, loaded.drafter)
-            bench = Bench(engine, LocalInstruments(engine, local), certify=wish.certify)
-        else:
-            bench = Bench(loaded.engine, RingInstruments(loaded.engine), certify=wish.certify)
-        links = None if wish.over is None else wish.over.links
-        running = Running(loaded, _model(loaded), _sidecar(loaded), _stages(loaded), links, measurements)
-        with interrupts_at_checks() as interrupts:
-            watch = _Watch(reporter, interrupts, sum(one.run.num_texts for one in measurements))
-            try:
-                for one in measurements:
-                    measure(bench, one, watch)
-                running.complete = True
-            except (KeyboardInterrupt, RuntimeError):
-                # Ctrl-C also ends the compiler that MLX may be waiting for
-                if not interrupts.pending:
-                    raise
-    return running
+    measurements = _prepare(wish, loaded, reporter)
+    target, tokenizer = loaded.model.target, loaded.model.tokenizer
+    if loaded.engine is None:
+        engine = LocalEngine(target, tokenizer, loaded.drafter)
+        local = Local(target, tokenizer, loaded.drafter)
+        bench = Bench(engine, LocalInstruments(engine, local), certify=wish.certify)
+    else:
+        bench = Bench(loaded.engine, RingInstruments(loaded.engine), certify=wish.certify)
+    links = None if wish.over is None else wish.over.links
+    return bench, Running(loaded, _model(loaded), _sidecar(loaded), _stages(loaded), links, measurements)
 
 
 def _prepare(wish: Wish, loaded: Loaded, reporter: Reporter) -> list["Measurement"]:

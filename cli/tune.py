@@ -49,9 +49,7 @@ def tune_command(
 
     The same as `skulk bench MODEL --save-depth` with fewer tokens and turns. `skulk run` takes the depth from there.
     """
-    from cli.bench import finish
-    from cli.bench_files import prepare_folder
-    from cli.bench_run import run_bench
+    from cli.bench import bench_to_its_end
     from skulk_core.sampling.settings import SamplingSettings
     from skulk_core.types import Exactness
 
@@ -75,9 +73,7 @@ def tune_command(
         against_draft=None,
         over=over,
     )
-    if out_folder is not None:
-        prepare_folder(out_folder)
-    finish(run_bench(wish, Reporter(quiet=quiet, verbose=verbose)), out_folder, json_output, save_depth=True)
+    bench_to_its_end(wish, Reporter(quiet=quiet, verbose=verbose), out_folder, json_output, save_depth=True)
 
 
 def save_best(loaded: Loaded, receipt: "Receipt") -> str:

@@ -18,7 +18,7 @@ def quotable_receipt(path: Path) -> Receipt:
     receipt = read_receipt(path)
     where = "cases"
     if not receipt.complete:
-        raise FormatError(path, "complete", "is false: the benchmark was interrupted")
+        raise FormatError(path, "complete", f"is false: the benchmark ended early ({receipt.why_incomplete})")
     failed = [f"{case.name}, {arm.name}" for case in receipt.cases for arm in case.arms if arm.failed is not None]
     if failed:
         raise FormatError(path, where, f"holds texts that are not plain decoding's ({'; '.join(failed)})")

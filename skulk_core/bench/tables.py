@@ -135,12 +135,22 @@ def split_table(case: Case) -> Table:
 
 def cases_table(receipt: Receipt) -> Table:
     """One line for each case: its best arm beside plain decoding."""
-    names = ("case", "depth 0 tok/s", "best", "tok/s", "× depth 0", "from–to", "distinct 4-grams", "certificates")
+    names = (
+        "case",
+        "depth 0 tok/s",
+        "best",
+        "tok/s",
+        "× depth 0",
+        "from–to",
+        "drift",
+        "distinct 4-grams",
+        "certificates",
+    )
     rows = []
     for case in receipt.cases:
         best, plain = case.best, case.arm(case.reference)
         if best is None or plain is None:
-            rows.append((case.name, "", "", "", "", "", "", "not measured"))
+            rows.append((case.name, *[""] * (len(names) - 2), "not measured"))
             continue
         figures = case.figures(best)
         failed = [arm.name for arm in case.arms if arm.failed is not None]
@@ -152,11 +162,12 @@ def cases_table(receipt: Receipt) -> Table:
                 median(figures.tokens_per_s, 1),
                 median(figures.speedup, 2),
                 spread(figures.speedup, 2),
+                "" if case.drift is None else f"{case.drift:+.0%}",
                 percent(best.distinct_4grams),
                 f"FAILED: {', '.join(failed)}" if failed else certificate(best, case),
             )
         )
-    numbers = (False, True, False, True, True, True, True, False)
+    numbers = (False, True, False, True, True, True, True, True, False)
     return Table(tuple(zip(names, numbers, strict=True)), tuple(rows)).without_empty()
 
 
@@ -196,12 +207,10 @@ def notes(case: Case) -> list[str]:
     compared = [arm.certificate.compared for arm in case.arms if arm.certificate is not None]
     if compared:
         said.append(f"{max(compared)} tokens of every arm were compared with plain decoding (certificate).")
-    if case.drift is not None and case.turns > 1:
-        least, greatest = min(case.reference_by_turn) - 1, max(case.reference_by_turn) - 1
-        said.append(
-            f"Drift: {case.reference} took {abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time in the "
-            f"last turn than in the first (all turns: from {least:+.1%} to {greatest:+.1%})."
-        )
+    said += _drift(case)
+    if case.losses:
+        times = "once" if case.losses == 1 else f"{case.losses} times"
+        said.append(f"A host was lost and came back {times}; what that disturbed was measured again.")
     if any(arm.profile is not None and arm.profile.link_s for arm in case.arms):
         said.append(
             "Parts of a round are those of the deciding host. It waits for rows during laps (link): for links, and for "
@@ -218,6 +227,20 @@ def notes(case: Case) -> list[str]:
             "Drawn tokens cannot be compared one by one: their distribution is that of plain decoding by proof."
         )
     return said
+
+
+def _drift(case: Case) -> list[str]:
+    """What the machine's speed did between the first turn and the last, or within the only one."""
+    if case.drift is None:
+        return []
+    by = f"{abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time"
+    if case.turns == 1:
+        return [f"Drift: {case.reference} took {by} for its first text when that was decoded again at the end."]
+    least, greatest = min(case.reference_by_turn) - 1, max(case.reference_by_turn) - 1
+    return [
+        f"Drift: {case.reference} took {by} in the last turn than in the first (all turns: from {least:+.1%} to "
+        f"{greatest:+.1%})."
+    ]
 
 
 def links_table(receipts: Sequence[Receipt]) -> Table:

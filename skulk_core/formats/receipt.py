@@ -253,7 +253,8 @@ class Case:
     """Arms that were measured in turn, on the same prompts.
 
     `reference_by_turn` are median seconds a token of the reference arm in each turn over those of the first: what the
-    machine's speed did meanwhile.
+    machine's speed did meanwhile; of a single turn its first text, decoded once more at the end. `losses` counts how
+    often a host was lost and came back; what that disturbed was measured again.
     """
 
     name: str
@@ -266,6 +267,7 @@ class Case:
     reference_by_turn: tuple[float, ...]
     costs: CostsRecord | None
     arms: tuple[Arm, ...]
+    losses: int = 0
 
     @property
     def drift(self) -> float | None:
@@ -376,7 +378,7 @@ class Receipt:
     `link_delay_ms` is a delay that was added one way to every link between neighbours, `link_rate_mbps` the Mbit/s that
     each was limited to, None if it was not. `stages` are the hosts' parts, empty on one.
 
-    An interrupted one is not `complete` and holds what was measured until then.
+    One that ended early is not `complete`, holds what was measured until then, and says why in `ended_by`.
     """
 
     complete: bool
@@ -392,6 +394,12 @@ class Receipt:
     cases: tuple[Case, ...]
     link_rate_mbps: float | None = None
     stages: tuple[StageRecord, ...] = ()
+    ended_by: str = ""
+
+    @property
+    def why_incomplete(self) -> str:
+        """Why it ended early, in words; receipts of earlier versions could only be interrupted."""
+        return self.ended_by or "it was interrupted"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, figures included."""

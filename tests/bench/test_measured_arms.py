@@ -10,6 +10,7 @@ from skulk_core.bench.arms import CaseRun
 from skulk_core.bench.instruments import LocalInstruments
 from skulk_core.bench.measure import Bench, Measurement, measure
 from skulk_core.bench.prompts import encode, named_set
+from skulk_core.bench.tables import notes
 from skulk_core.bench.texts import distinct_4grams
 from skulk_core.bench.workload import ArmSpec, Local, Skipped, Workload
 from skulk_core.decode.engine import LocalEngine
@@ -95,6 +96,7 @@ def test_one_turn_still_tells_of_drift() -> None:
     case = measured(engine, workload(num_turns=1), [ArmSpec.fixed(0), ArmSpec.fixed(1)], Quiet())
     assert engine.begun[-1] == 0
     assert len(case.reference_by_turn) == 2
+    assert "first text when that was decoded again" in " ".join(notes(case))
 
 
 def test_every_arm_is_counted_and_certified() -> None:

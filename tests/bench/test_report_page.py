@@ -13,6 +13,7 @@ import pytest
 from receipts import arm, case, receipt
 
 from skulk_core.bench.report import html_report, markdown_report
+from skulk_core.bench.tables import notes
 from skulk_core.formats.receipt import ModelRecord, Receipt
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -162,6 +163,13 @@ def test_a_suite_has_a_line_for_every_case() -> None:
     assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| case ")][1:] == [
         f"| case {number}" for number in range(3)
     ]
+    # two turns, the second a tenth slower: what a case says of the machine while it was measured
+    assert "| drift |" in table
+    assert table.count("| +10% |") == 3
+    note = "Drift: depth 0 took 10.0% more time in the last turn than in the first (all turns: from +0.0% to +10.0%)."
+    assert note in notes(case())
+    alone = notes(case(turns=1, reference_by_turn=(1.0, 0.95)))
+    assert "Drift: depth 0 took 5.0% less time for its first text when that was decoded again at the end." in alone
 
 
 _LEAST_CONTRAST = """() => {

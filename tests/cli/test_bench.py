@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from hashlib import sha256
 from inspect import signature
 from pathlib import Path
@@ -13,9 +14,13 @@ from receipts import MACHINE, PROMPTS, case, receipt
 
 from cli.arguments import complete
 from cli.bench import bench_command
-from cli.bench_files import write_files
+from cli.bench_files import OutFolder
 from cli.run import run_command
 from cli.skulk import OPTIONAL_VALUES
+from skulk_core.bench.measure import Bench, Measurement, Watch, measure
+from skulk_core.bench.prompts import named_set
+from skulk_core.bench.suite import SuiteCase
+from skulk_core.errors import RingChanged
 from skulk_core.formats.cards import read_cards
 from skulk_core.formats.receipt import Receipt
 from skulk_core.formats.receipt_reading import read_receipt
@@ -172,22 +177,68 @@ def test_prompt_lookup_and_drawn_tokens_are_measured_too() -> None:
     assert only["exactness"] == "distribution"
 
 
-def test_ctrl_c_writes_what_there_is(skulk: Program, tmp_path: Path) -> None:
-    """An hour of measuring would be lost."""
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_writes_what_there_is(skulk: Program, tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    """An hour of measuring would be lost: to Ctrl-C, to a batch system's limit."""
     folder = tmp_path / "out"
     terminal = OnTerminal(
         skulk, "bench", "demo", "--draft-depth", "1", "--tokens", "400", "--runs", "500", "--out", folder, COLUMNS="120"
     )
     terminal.wait_for("texts")
-    terminal.process.send_signal(signal.SIGINT)
+    terminal.process.send_signal(sent)
     done = terminal.finish()
-    assert done.code == 130, done.stderr
+    assert done.code == code, done.stderr
     assert "Traceback" not in done.stderr
     found = read_receipt(folder / "bench.json")
     assert not found.complete
     assert len(found.cases) == 1
     assert "Incomplete" in (folder / "bench.html").read_text(encoding="utf-8")
     assert "INCOMPLETE" in done.stdout
+
+
+def test_an_error_keeps_what_was_measured_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last case of a suite would take the others with it; a machine that goes down, everything."""
+    known = [SuiteCase(f"case {number}", named_set("docs"), 0.0, 4, 1) for number in range(2)]
+    monkeypatch.setattr("skulk_core.bench.suite.suite", lambda *_: known)
+    before: list[Receipt] = []
+
+    def failing_second(bench: Bench, one: Measurement, watch: Watch) -> None:
+        if one.run.workload.name == "case 1":
+            before.append(read_receipt(tmp_path / "bench.json"))
+            raise RingChanged(3, 2)
+        measure(bench, one, watch)
+
+    monkeypatch.setattr("skulk_core.bench.measure.measure", failing_second)
+    done = in_process("bench", "demo", "--suite", "--draft-depth", "1", "--out", tmp_path)
+    assert done.code == 1
+    assert "of 2 instead of 3 hosts" in done.stderr
+    found = read_receipt(tmp_path / "bench.json")
+    for one in (*before, found):
+        assert not one.complete
+        assert [case.name for case in one.cases] == ["case 0"]
+        assert all(arm.samples for arm in one.cases[0].arms)
+    assert found.ended_by == "hosts were lost for good: 2 of 3 are left"
+    for shown in (done.stdout, (tmp_path / "bench.html").read_text(), (tmp_path / "bench.md").read_text()):
+        assert found.ended_by in " ".join(shown.split())
+
+
+def test_a_part_replaces_no_whole_benchmark(tmp_path: Path) -> None:
+    """Ctrl-C in the first second of another run would cost the benchmark of an hour."""
+    whole, part = receipt(), receipt(complete=False, ended_by="it was interrupted")
+    nothing = replace(part, cases=(case(arms=(replace(case().arms[1], samples=()),)),))
+    out = OutFolder(tmp_path)
+    assert out.write(part)[0].name == "bench.json"
+    assert OutFolder(tmp_path).write(nothing) == []
+    assert read_receipt(tmp_path / "bench.json") == part
+    out.write(whole)
+    assert OutFolder(tmp_path).write(nothing) == []
+    again = OutFolder(tmp_path)
+    assert again.write(part)[0].name == "bench.incomplete.json"
+    assert read_receipt(tmp_path / "bench.json") == whole
+    assert read_receipt(tmp_path / "bench.incomplete.json") == part
+    # what was written on the way goes with the whole
+    again.write(whole)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bench.html", "bench.json", "bench.md"]
 
 
 def test_figures_are_kept_where_a_report_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +249,7 @@ def test_figures_are_kept_where_a_report_cannot_be_made(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("skulk_core.bench.report.html_report", no_template)
     with pytest.raises(TemplateNotFound):
-        write_files(tmp_path, receipt())
+        OutFolder(tmp_path).write(receipt())
     assert read_receipt(tmp_path / "bench.json") == receipt()
 
 
@@ -223,8 +274,6 @@ def write(folder: Path, name: str, one: Receipt) -> Path:
 
 def test_two_receipts_are_compared(tmp_path: Path) -> None:
     """Speeds of two machines side by side would be read as a gain of one program."""
-    from dataclasses import replace
-
     first = write(tmp_path, "a.json", receipt())
     other = receipt(
         machine=replace(MACHINE, processor="Another CPU"),
