@@ -23,7 +23,7 @@ from cli.bench_options import (
 from cli.bench_run import Running, run_bench
 from cli.bench_show import show_receipt
 from cli.errors import guarded
-from cli.loading import Choice
+from cli.loading import NGRAM, Choice
 from cli.program import EXIT_FAILED
 from cli.render import Reporter, out, say, visible
 from skulk_core.errors import OptionError
@@ -47,11 +47,13 @@ def bench_command(
     model: options.Model,
     files: Annotated[list[Path] | None, typer.Argument(help="After `compare`: two files of --out.")] = None,
     draft_depth: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="N,N,…|auto", help="Depths to measure; 0, the reference, is always among them. Alone: the default."
+            metavar="N,N,…|auto",
+            help="Depths to measure; 0, the reference, is always among them. Default, and alone: "
+            f"{DEFAULT_SWEEP}; with --suite {SUITE_SWEEP}.",
         ),
-    ] = DEFAULT_SWEEP,
+    ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(
@@ -164,7 +166,7 @@ def bench_command(
     )
     if exactness != "argmax" and (suite or not settings.is_greedy):
         raise OptionError("--exactness", exactness, "is of temperature 0; drawn tokens have no gaps to decide by")
-    depths = read_depths(SUITE_SWEEP if suite and draft_depth in ("", DEFAULT_SWEEP) else draft_depth)
+    depths = read_depths(draft_depth or (SUITE_SWEEP if suite else DEFAULT_SWEEP))
     over = None
     if peers is None:
         cluster.refuse_alone(shard=shard, split=split, backend=backend, link=link)
@@ -190,6 +192,10 @@ def bench_command(
     )
     if save_depth and not links.is_real:
         raise OptionError("--save-depth", "", "would keep what is best over links that were made slower than they are")
+    if save_depth and draft == NGRAM:
+        raise OptionError(
+            "--save-depth", "", f"keeps the depth of a draft head; give that of --draft {NGRAM} with --draft-depth"
+        )
     bench_to_its_end(wish, Reporter(quiet=quiet, verbose=verbose), out_folder, json_output, save_depth=save_depth)
 
 
@@ -222,7 +228,7 @@ def finish(running: Running, kept: OutFolder | None, json_output: bool, *, save_
     if save_depth:
         from cli.tune import save_best
 
-        say(visible(save_best(running.loaded, receipt)))
+        say(visible(save_best(running.choice, receipt)))
     failed = [f"{arm.name}: {arm.failed}" for case in receipt.cases for arm in case.arms if arm.failed is not None]
     if failed:
         for line in failed:

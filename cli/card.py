@@ -116,7 +116,7 @@ def set_command(
             card = replace(card, depth_by_hosts=tuple(sorted(by_hosts.items())))
         return replace(
             card,
-            sidecar=_placed(sidecar) or card.sidecar,
+            sidecar=placed(sidecar) or card.sidecar,
             dtype=dtype or card.dtype,
             head_precision=head_precision or card.head_precision,
         )
@@ -152,7 +152,7 @@ def _without(card: Card, name: str, hosts: int) -> Card:
     return replace(card, head_precision=None)
 
 
-def _placed(sidecar: str | None) -> str | None:
+def placed(sidecar: str | None) -> str | None:
     """A path from the root: the card is read from anywhere. Raises as `parse_sidecar` does."""
     if sidecar is None:
         return None

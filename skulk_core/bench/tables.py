@@ -187,20 +187,20 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in receipt.versions.items() if version)),
         ("started", f"{receipt.started}, took {receipt.took_s:,.0f} s"),
         ("command", receipt.command),
+        ("left out", "; ".join(receipt.left_out)),
     ]
     return [(name, value) for name, value in found if value]
 
 
 def notes(case: Case) -> list[str]:
     """What one must know to read the figures of a case, a sentence each."""
-    sampling, prompts = case.sampling, case.prompts
+    prompts = case.prompts
     lengths = (
         f"{min(prompts.tokens)} to {max(prompts.tokens)}" if len(set(prompts.tokens)) > 1 else f"{prompts.tokens[0]}"
     )
-    drawn = "greedy" if case.is_greedy else f"temperature {sampling.temperature:g}, seed {sampling.seed}"
     said = [
         f"{len(prompts.tokens)} prompts ({prompts.name}, {lengths} tokens), {case.tokens} tokens each, "
-        f"{case.turns} turn{'s' if case.turns > 1 else ''}, {drawn}; figures are medians."
+        f"{case.turns} turn{'s' if case.turns > 1 else ''}, {chosen(case)}; figures are medians."
     ]
     said += [f"{arm.name} FAILED: {arm.failed}." for arm in case.arms if arm.failed is not None]
     said += [f"{arm.name} was not measured: {arm.skipped}." for arm in case.arms if arm.skipped is not None]
@@ -227,6 +227,26 @@ def notes(case: Case) -> list[str]:
             "Drawn tokens cannot be compared one by one: their distribution is that of plain decoding by proof."
         )
     return said
+
+
+def chosen(case: Case) -> str:
+    """How tokens were chosen, in words: everything that is not as it is by default."""
+    one = case.sampling
+    parts = ["greedy"] if case.is_greedy else [f"temperature {one.temperature:g}"]
+    options = (
+        ("top-p", one.top_p, 1.0),
+        ("top-k", one.top_k, 0),
+        ("min-p", one.min_p, 0.0),
+        ("repetition penalty", one.repetition_penalty, 1.0),
+        ("presence penalty", one.presence_penalty, 0.0),
+        ("frequency penalty", one.frequency_penalty, 0.0),
+    )
+    parts += [f"{name} {value:g}" for name, value, default in options if value != default]
+    biases = [f"{token} {'never' if value is None else format(value, '+g')}" for token, value in one.logit_bias.items()]
+    parts += [f"logit bias of token {', '.join(biases)}"] if biases else []
+    if case.is_greedy:
+        return ", ".join([*parts, *([f"exactness {case.exactness}"] if case.exactness != "argmax" else [])])
+    return ", ".join([*parts, f"seed {one.seed}", f"drafts judged by {one.accept}"])
 
 
 def _drift(case: Case) -> list[str]:

@@ -379,6 +379,7 @@ class Receipt:
     each was limited to, None if it was not. `stages` are the hosts' parts, empty on one.
 
     One that ended early is not `complete`, holds what was measured until then, and says why in `ended_by`.
+    `left_out` are cases of a suite that the model's context is too short for.
     """
 
     complete: bool
@@ -395,6 +396,7 @@ class Receipt:
     link_rate_mbps: float | None = None
     stages: tuple[StageRecord, ...] = ()
     ended_by: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def why_incomplete(self) -> str:

@@ -14,7 +14,7 @@ from receipts import arm, case, receipt
 
 from skulk_core.bench.report import html_report, markdown_report
 from skulk_core.bench.tables import notes
-from skulk_core.formats.receipt import ModelRecord, Receipt
+from skulk_core.formats.receipt import ModelRecord, Receipt, SamplingRecord
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & {{ 7 * 7 }} | `x` [a](javascript:b)\n# h"
@@ -170,6 +170,19 @@ def test_a_suite_has_a_line_for_every_case() -> None:
     assert note in notes(case())
     alone = notes(case(turns=1, reference_by_turn=(1.0, 0.95)))
     assert "Drift: depth 0 took 5.0% less time for its first text when that was decoded again at the end." in alone
+
+
+def test_how_tokens_were_chosen_is_told() -> None:
+    """Speeds under penalties, or of drawn tokens, are others: a reader must see what was measured."""
+    drawn = SamplingRecord(0.7, 0.9, 40, 0.05, 1.1, 0.2, 0.3, {"5": -2.0, "7": None}, 9, "token")
+    said = notes(case(sampling=drawn, exactness="distribution"))[0]
+    for one in (
+        "temperature 0.7, top-p 0.9, top-k 40, min-p 0.05, repetition penalty 1.1, presence penalty 0.2",
+        "frequency penalty 0.3, logit bias of token 5 -2, 7 never, seed 9, drafts judged by token;",
+    ):
+        assert one in said
+    assert "2 turns, greedy; figures" in notes(case())[0]
+    assert "greedy, exactness strict; figures" in notes(case(exactness="strict"))[0]
 
 
 _LEAST_CONTRAST = """() => {

@@ -8,23 +8,31 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from cli_checkpoints import demo_copy
 from cli_runner import OnTerminal, Program, in_process
 from jinja2 import TemplateNotFound
 from receipts import MACHINE, PROMPTS, case, receipt
 
 from cli.arguments import complete
 from cli.bench import bench_command
+from cli.bench_command import FLAGS, recorded_command
 from cli.bench_files import OutFolder
+from cli.bench_options import Wish
+from cli.cluster import Spread
+from cli.loading import Choice
 from cli.run import run_command
 from cli.skulk import OPTIONAL_VALUES
+from cli.tune import save_best
 from skulk_core.bench.measure import Bench, Measurement, Watch, measure
 from skulk_core.bench.prompts import named_set
 from skulk_core.bench.suite import SuiteCase
 from skulk_core.errors import RingChanged
-from skulk_core.formats.cards import read_cards
+from skulk_core.formats.cards import Card, read_cards
 from skulk_core.formats.receipt import Receipt
 from skulk_core.formats.receipt_reading import read_receipt
 from skulk_core.runtime.resources import demo_sidecar
+from skulk_core.sampling.settings import AcceptRule, SamplingSettings
+from skulk_core.types import Exactness
 
 QUICK = ("--tokens", "12", "--runs", "1")
 # of `run`, what says where an answer goes rather than how it is decoded
@@ -89,6 +97,7 @@ def test_every_option_of_run_is_taken_or_refused_in_words() -> None:
         (("--chat",), "prompts one by one"),
         (("--allow-plain",), "measures nothing"),
         (("--split", "4,4"), "--peers"),
+        (("--save-depth", "--draft", "ngram"), "of a draft head"),
         (("--suite", "--tokens", "50"), "cases of its own"),
         (("--suite", "--prompts", "code"), "cases of its own"),
         (("--suite", "--context", "50"), "cases of its own"),
@@ -108,7 +117,9 @@ def test_every_option_of_run_is_taken_or_refused_in_words() -> None:
         ("--tokens", "1", "at least 2"),
         ("--runs", "0", "at least 1"),
         ("--context", "9", "a prompt alone"),
-        ("--tokens", "5000", "4096"),
+        ("--tokens", "5000", "longest prompt are over 4096, for which the model was made"),
+        # refused before a text of so many tokens is made, and without the advice to raise it
+        ("--context", "1000000000", "after it are over 4096, for which the model was made"),
         ("--prompts", "/nowhere/prompts.txt", "No such file"),
         ("--against-draft", "x", "--against"),
         ("--temperature", "-1", "--temperature"),
@@ -117,8 +128,9 @@ def test_every_option_of_run_is_taken_or_refused_in_words() -> None:
 def test_what_cannot_be_measured_is_refused(option: str, value: str, says: str) -> None:
     done = in_process("bench", "demo", "--draft-depth", "1", option, value)
     assert done.code != 0
-    assert says in done.stderr
+    assert says in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+    assert "raise --context" not in done.stderr
 
 
 def test_settings_that_mean_other_things_to_others_are_refused_against_them() -> None:
@@ -260,10 +272,114 @@ def test_the_best_depth_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     assert done.code == 0, done.stderr
     (card,) = read_cards(tmp_path / "skulk" / "catalog.yaml")
-    best = json.loads(done.stdout)["cases"][0]["arms"]
     assert card.model == "demo"
-    assert card.default_depth in [arm["depth"] for arm in best]
+    assert card.default_depth in [arm["depth"] for arm in done.answer["cases"][0]["arms"]]
     assert "on the card of demo" in done.stderr
+
+
+def test_what_is_kept_is_the_best_depth_and_what_it_was_measured_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run would take another depth than was the fastest, or find no head to draft so deep with."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    model, head = demo_copy(tmp_path / "model"), demo_sidecar()
+    asked = Choice(str(model), str(head), 3, "float32", "8bit", ["norm_offset=1"], False)
+    assert "give --convention norm_offset=1 to `skulk run` too" in save_best(asked, receipt())
+    (card,) = read_cards(tmp_path / "skulk" / "catalog.yaml")
+    assert card == Card(
+        model=str(model.resolve()), default_depth=3, sidecar=str(head), dtype="float32", head_precision="8bit"
+    )
+    found = in_process("run", model, "x", "--max-tokens", "4", "--json").answer
+    assert found["stats"]["draft_depth"] == 3
+    # what the command line did not say stays
+    save_best(replace(asked, sidecar=None, dtype="auto", head_precision="auto"), receipt(hosts=2))
+    assert read_cards(tmp_path / "skulk" / "catalog.yaml") == (replace(card, depth_by_hosts=((2, 3),)),)
+
+
+def test_the_sweep_that_was_asked_for_is_the_suites_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same list as the default would lose a depth without a word."""
+    wishes: list[Wish] = []
+    monkeypatch.setattr("cli.bench.run_bench", lambda wish, *_: wishes.append(wish))
+    for said in (("--draft-depth", "0,1,2,3,4,auto"), ("--draft-depth", ""), ()):
+        assert in_process("bench", "demo", "--suite", *said).code == 0
+    assert [wish.depths.fixed for wish in wishes] == [(0, 1, 2, 3, 4), (0, 1, 2, 4), (0, 1, 2, 4)]
+
+
+def test_every_option_reaches_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that is read and dropped would be thought to have been measured with."""
+    wishes: list[Wish] = []
+    monkeypatch.setattr("cli.bench.run_bench", lambda wish, *_: wishes.append(wish))
+    drawing = ("--temperature", "0.5", "--top-p", "0.9", "--top-k", "40", "--min-p", "0.1", "--seed", "7")
+    penalties = ("--repetition-penalty", "1.1", "--presence-penalty", "0.2", "--frequency-penalty", "0.3")
+    how = ("--logit-bias", "5=-2", "--accept", "token", "--raw", "--no-certify", "--context", "99", "--prompts", "code")
+    head = ("--sidecar", "me/head", "--dtype", "bfloat16", "--head-precision", "8bit", "--convention", "norm_offset=1")
+    ring = ("--peers", "local:2", "--shard", "tensor", "--backend", "nccl", "--link", "eth9", "--push")
+    more = ("--allow-public-link", "--split", "3,5", "--tokens", "33", "--runs", "4", "--draft-depth", "2")
+    assert in_process("bench", "demo", *drawing, *penalties, *how, *head, *ring, *more).code == 0
+    assert in_process("bench", "demo", "--exactness", "strict", "--draft", "ngram").code == 0
+    assert in_process("bench", "demo", "--against", "mlx-lm", "--against-draft", "other").code == 0
+    first, second, third = wishes
+    assert first.settings == SamplingSettings(
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        min_p=0.1,
+        repetition_penalty=1.1,
+        presence_penalty=0.2,
+        frequency_penalty=0.3,
+        logit_bias=((5, -2.0),),
+        seed=7,
+        accept=AcceptRule.TOKEN,
+    )
+    assert first.choice == Choice("demo", "me/head", 2, "bfloat16", "8bit", ["norm_offset=1"], False, "head")
+    assert first.over == Spread("local:2", "tensor", "3,5", "nccl", ("eth9",), True, True)
+    assert (first.raw, first.certify, first.context, first.prompts) == (True, False, 99, "code")
+    assert (first.num_tokens, first.num_turns, first.depths.fixed) == (33, 4, (0, 2))
+    assert (second.exactness, second.choice.draft) == (Exactness.STRICT, "ngram")
+    assert (third.against, third.against_draft) == ("mlx-lm", Path("other"))
+
+
+def test_what_is_asked_for_is_what_a_receipt_says() -> None:
+    """Of what reaches the measurement nothing may be lost on the way to its reader."""
+    drawn = ("--temperature", "0.7", "--top-k", "40", "--min-p", "0.01", "--logit-bias", "5=-2", "--seed", "5")
+    asked = ("--draft-depth", "1", "--tokens", "4", "--runs", "1", "--raw", "--head-precision", "8bit")
+    done = in_process("bench", "demo", *asked, *drawn, "--json")
+    assert done.code == 0, done.stderr
+    (only,) = done.answer["cases"]
+    said = {name: only["sampling"][name] for name in ("temperature", "top_k", "min_p", "logit_bias", "seed")}
+    assert said == {"temperature": 0.7, "top_k": 40, "min_p": 0.01, "logit_bias": {"5": -2.0}, "seed": 5}
+    assert only["prompts"]["chat_template"] is False
+    assert done.answer["sidecar"]["precision"] == "8bit"
+    strict = in_process("bench", "demo", *asked, "--exactness", "strict", "--json")
+    assert strict.answer["cases"][0]["exactness"] == "strict"
+
+
+def test_a_recorded_command_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receipt is published: whose machines and clients these are is nobody's business."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "acme" / "model").mkdir(parents=True)
+    (tmp_path / "8bit").mkdir()
+    for said, kept in (
+        ("bench acme/model --peers ana@10.0.0.2,mini,local:2", "bench PATH --peers HOST,HOST,local:2"),
+        ("bench --raw acme --peers=mini --link mini=10.0.0.3", "bench --raw PATH --peers=HOST --link LINK"),
+        ("bench demo --sidecar=./clients/acme/head --out acme", "bench demo --sidecar=PATH --out PATH"),
+        ("bench me/A --sidecar me/head --prompts acme.txt", "bench me/A --sidecar me/head --prompts PATH"),
+        ("bench me/A --head-precision 8bit --prompts docs -q", "bench me/A --head-precision 8bit --prompts docs -q"),
+        ("bench ~/acme/model --link=eth1 --against-draft x", "bench PATH --link=LINK --against-draft PATH"),
+        ("tune clients/acme/x --peers= --draft-depth 1,2", "tune PATH --peers= --draft-depth 1,2"),
+    ):
+        assert recorded_command(said.split()) == f"skulk {kept}"
+
+
+def test_flags_of_a_command_line_are_known() -> None:
+    """What follows one that is not known would be taken for its value."""
+    hints = signature(bench_command, eval_str=True).parameters
+    names = {
+        name for name, one in hints.items() if one.annotation.__origin__ is bool or one.annotation.__args__ == (bool,)
+    }
+    hidden = {"chat", "allow_plain"}
+    flags = {f"--{name.removesuffix('_output').replace('_', '-')}" for name in names - hidden}
+    assert flags == {flag for flag in FLAGS if flag.startswith("--")} - {"--no-certify"}
 
 
 def write(folder: Path, name: str, one: Receipt) -> Path:
@@ -308,11 +424,24 @@ def test_a_comparison_needs_two_receipts(tmp_path: Path) -> None:
 def test_a_suite_is_of_many_kinds() -> None:
     from skulk_core.bench.suite import suite
 
-    cases = suite(2, 4096)
+    cases = suite(2)
     assert {case.temperature for case in cases} == {0.0, 0.7}
     assert {case.num_tokens for case in cases} == {200, 1000}
     assert {"prose", "code", "chat", "list"} <= {case.prompts.name for case in cases}
     assert {case.context for case in cases} == {None, 512, 2048}
-    # a context that the model was not made for is left out
-    assert {case.context for case in suite(2, 1024)} == {None, 512}
     assert len({case.name for case in cases}) == len(cases)
+
+
+def test_a_suite_leaves_out_what_a_model_has_no_room_for(
+    plain_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of a short context would get no picture at all, for two cases of a dozen."""
+    known = [SuiteCase("short", named_set("docs"), 0.0, 4, 1), SuiteCase("long", named_set("docs"), 0.0, 9999, 1)]
+    monkeypatch.setattr("skulk_core.bench.suite.suite", lambda *_: known)
+    done = in_process("bench", plain_llama, "--suite", "--draft-depth", "0", "--json")
+    assert done.code == 0, done.stderr
+    assert "left out" in done.stderr
+    assert [case["name"] for case in done.answer["cases"]] == ["short"]
+    assert done.answer["left_out"] == ["long"]
+    monkeypatch.setattr("skulk_core.bench.suite.suite", lambda *_: known[1:])
+    in_process("bench", plain_llama, "--suite", "--draft-depth", "0").assert_fails(2, "--suite", "every case")

@@ -123,6 +123,10 @@ def test_a_card_is_followed_by_run(catalog: Path, tmp_path: Path) -> None:
     # what the command line says wins
     given = in_process("run", "demo", "x", "--max-tokens", "4", "--draft-depth", "1", "--json").answer
     assert given["stats"]["draft_depth"] == 1
+    # as `skulk tune` leaves it where drafts do not pay: nobody asked for plain decoding on this command line
+    assert in_process("card", "set", "demo", "--depth", "0").code == 0
+    plain = in_process("run", "demo", "x", "--max-tokens", "4").stderr
+    assert "depth 0: your card of demo says 0; `skulk card set demo --depth N` changes it" in plain
     assert in_process("card", "set", folder, "--depth", "3", "--sidecar", _demo_sidecar()).code == 0
     (_, card) = read_cards(catalog)
     assert card.model == str(folder.resolve())
