@@ -4,7 +4,6 @@ import os
 import shlex
 from collections.abc import Sequence
 
-from skulk_core.bench.prompts import SETS
 from skulk_core.hub.refs import DEMO
 
 PATH, HOST, LINK = "PATH", "HOST", "LINK"
@@ -44,6 +43,8 @@ def _neutral(option: str, value: str) -> str:
         case "--link":
             return LINK
         case "--prompts":
+            from skulk_core.bench.prompts import SETS
+
             return value if value in SETS else PATH
         case "" | "--sidecar":
             return PATH if value != DEMO and (_is_written_as_path(value) or _exists(value)) else value

@@ -30,12 +30,13 @@ def sidecar_of(loaded: Loaded) -> "SidecarRecord | None":
         from skulk_core.bench.instruments import sidecar_at_decider
 
         # its file is on the decider, which knows what it read
-        layout, sha256 = sidecar_at_decider(loaded.engine)
+        layout, sha256, conventions = sidecar_at_decider(loaded.engine)
         precision = str(loaded.engine.drafter["precision"]) or "none"
-        return replace(sidecar_record(loaded.head_name, None, layout, precision), sha256=sha256)
+        known = sidecar_record(loaded.head_name, None, layout, precision)
+        return replace(known, sha256=sha256, conventions=conventions)
     if head is None:
         return sidecar_record(loaded.head_name, None, "none", "none")
-    return sidecar_record(loaded.head_name, head.origin, head.layout, head.precision)
+    return sidecar_record(loaded.head_name, head.origin, head.layout, head.precision, head.conventions)
 
 
 def stages_of(loaded: Loaded) -> tuple["StageRecord", ...]:
@@ -46,3 +47,12 @@ def stages_of(loaded: Loaded) -> tuple["StageRecord", ...]:
     epoch = loaded.engine.epoch
     ranks = zip((member.assignment for member in epoch.members), epoch.loaded, strict=True)
     return tuple(StageRecord(part.start, part.end, int(frame["nbytes"])) for part, frame in ranks)
+
+
+def spread_of(loaded: Loaded) -> tuple[str, str]:
+    """How several hosts divide the model, and what carries rows between them; both empty on one."""
+    members = () if loaded.engine is None else loaded.engine.epoch.members
+    if len(members) < 2:
+        return "", ""
+    part = members[0].assignment
+    return part.shard.value, part.backend

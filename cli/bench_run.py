@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cli.bench_cases import Cases, prepare
 from cli.bench_command import recorded_command
 from cli.bench_options import Wish
-from cli.bench_record import model_of, sidecar_of, stages_of
+from cli.bench_record import model_of, sidecar_of, spread_of, stages_of
 from cli.bench_show import live_table
 from cli.cluster import spread
 from cli.loading import Choice, Loaded, load
@@ -63,6 +63,7 @@ class Running:
     model: "ModelRecord"
     sidecar: "SidecarRecord | None"
     stages: tuple["StageRecord", ...]
+    shard_and_backend: tuple[str, str]
     links: "LinkShape | None"
     cases: Cases
     complete: bool = False
@@ -99,6 +100,8 @@ class Running:
             stages=self.stages if len(self.stages) > 1 else (),
             ended_by="" if self.complete else self.ended_by,
             left_out=self.cases.left_out,
+            shard=self.shard_and_backend[0],
+            backend=self.shard_and_backend[1],
         )
 
 
@@ -168,4 +171,5 @@ def _begun(wish: Wish, loaded: Loaded, reporter: Reporter) -> tuple["Bench", Run
     else:
         bench = Bench(loaded.engine, RingInstruments(loaded.engine), certify=wish.certify)
     links = None if wish.over is None else wish.over.links
-    return bench, Running(wish.choice, model_of(loaded), sidecar_of(loaded), stages_of(loaded), links, cases)
+    records = (model_of(loaded), sidecar_of(loaded), stages_of(loaded), spread_of(loaded))
+    return bench, Running(wish.choice, *records, links, cases)

@@ -180,6 +180,7 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
     found = [
         ("model", ", ".join([*of_model, f"{model.nbytes / 1e6:,.0f} MB, {model.num_layers} layers"])),
         ("draft head", "none" if sidecar is None else f"{sidecar.name} ({sidecar.layout}, {sidecar.precision})"),
+        ("wired", "" if sidecar is None else ", ".join(f"{k} {v}" for k, v in sidecar.conventions.items())),
         ("sidecar's sha256", sidecar.sha256 if sidecar is not None else ""),
         ("machine", f"{machine.processor}, {machine.cores} cores, {machine.memory_nbytes / 1e9:.0f} GB"),
         ("system", f"{machine.system}; {machine.backend} {machine.device}; BLAS {machine.blas}{threads}"),
@@ -292,7 +293,7 @@ def links_table(receipts: Sequence[Receipt]) -> Table:
         rows.append(
             (
                 str(receipt.hosts),
-                link(receipt) or "as it is",
+                receipt.links_made or "as it is",
                 "" if round_s is None else f"{1000 * round_s:.1f}",
                 number(plain.total_tokens_per_s, 1),
                 best.name,
@@ -359,18 +360,12 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.0%}"
 
 
-def link(receipt: Receipt) -> str:
-    """What every link between neighbours was made to be; empty where nothing was changed."""
-    delay = f"{receipt.link_delay_ms:g} ms one way" if receipt.link_delay_ms else ""
-    rate = "" if receipt.link_rate_mbps is None else f"{receipt.link_rate_mbps:g} Mbit/s"
-    return ", ".join(filter(None, (delay, rate)))
-
-
 def _hosts(receipt: Receipt) -> str:
-    made = link(receipt)
+    made = receipt.links_made
     parts = " + ".join(str(stage.end - stage.start) for stage in receipt.stages)
     layers = f", layers {parts}" if parts and receipt.stages[-1].start else ""
-    return f"{receipt.hosts}{layers}" + (f", every link made to be {made}" if made else "")
+    how = "".join(f", {word}" for word in (receipt.shard, receipt.backend) if word)
+    return f"{receipt.hosts}{layers}{how}" + (f", every link made to be {made}" if made else "")
 
 
 def median(found: Range | None, digits: int) -> str:

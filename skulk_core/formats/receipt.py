@@ -354,12 +354,16 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class SidecarRecord:
-    """The draft head. `sha256` is that of its file, empty where it has none of its own (a head in the checkpoint)."""
+    """The draft head. `sha256` is that of its file, empty where it has none of its own (a head in the checkpoint).
+
+    `conventions` say how it was wired, by their names; empty in receipts of earlier versions, and where there are none.
+    """
 
     name: str
     sha256: str
     layout: str
     precision: str
+    conventions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -379,7 +383,8 @@ class Receipt:
     each was limited to, None if it was not. `stages` are the hosts' parts, empty on one.
 
     One that ended early is not `complete`, holds what was measured until then, and says why in `ended_by`.
-    `left_out` are cases of a suite that the model's context is too short for.
+    `left_out` are cases of a suite that the model's context is too short for. `shard` and `backend` are how several
+    hosts divided the model and what carried rows between them, as the options of these names; empty on one host.
     """
 
     complete: bool
@@ -397,11 +402,20 @@ class Receipt:
     stages: tuple[StageRecord, ...] = ()
     ended_by: str = ""
     left_out: tuple[str, ...] = ()
+    shard: str = ""
+    backend: str = ""
 
     @property
     def why_incomplete(self) -> str:
         """Why it ended early, in words; receipts of earlier versions could only be interrupted."""
         return self.ended_by or "it was interrupted"
+
+    @property
+    def links_made(self) -> str:
+        """What every link between neighbours was made to be, in words; empty where nothing was changed."""
+        delay = f"{self.link_delay_ms:g} ms one way" if self.link_delay_ms else ""
+        rate = "" if self.link_rate_mbps is None else f"{self.link_rate_mbps:g} Mbit/s"
+        return ", ".join(filter(None, (delay, rate)))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, figures included."""

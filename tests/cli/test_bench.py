@@ -23,12 +23,13 @@ from cli.loading import Choice
 from cli.run import run_command
 from cli.skulk import OPTIONAL_VALUES
 from cli.tune import save_best
+from skulk_core.bench.compare import compare
 from skulk_core.bench.measure import Bench, Measurement, Watch, measure
 from skulk_core.bench.prompts import named_set
 from skulk_core.bench.suite import SuiteCase
 from skulk_core.errors import RingChanged
 from skulk_core.formats.cards import Card, read_cards
-from skulk_core.formats.receipt import Receipt
+from skulk_core.formats.receipt import Receipt, StageRecord
 from skulk_core.formats.receipt_reading import read_receipt
 from skulk_core.runtime.resources import demo_sidecar
 from skulk_core.sampling.settings import AcceptRule, SamplingSettings
@@ -68,6 +69,8 @@ def test_a_small_bench_reports_every_arm(measured: tuple[Receipt, Path]) -> None
     assert deep.profile.other_s <= 0.1 * deep.profile.decode_s
     assert found.sidecar is not None
     assert found.sidecar.sha256 == sha256(demo_sidecar().read_bytes()).hexdigest()
+    assert found.sidecar.conventions["concat_order"] == "embedding_first"
+    assert (found.shard, found.backend) == ("", "")
 
 
 def test_a_peer_that_cannot_assist_says_why(measured: tuple[Receipt, Path]) -> None:
@@ -404,6 +407,27 @@ def test_two_receipts_are_compared(tmp_path: Path) -> None:
     assert all(one["speed"]["least"] <= one["speed"]["median"] <= one["speed"]["greatest"] for one in found["ratios"])
     assert {one["gain"] for one in found["ratios"]} == {1.0}
     assert found["unmatched"] == ["docs, 200 tokens, temperature 0: mlx-lm"]
+    three = (StageRecord(0, 3, 1), StageRecord(3, 8, 1))
+    ring = receipt(hosts=2, stages=three, link_rate_mbps=100.0, shard="pipeline", backend="ring")
+    even = (StageRecord(0, 4, 1), StageRecord(4, 8, 1))
+    assert ring.sidecar is not None
+    wired, turned = (replace(ring.sidecar, conventions={"concat_order": order}) for order in ("a", "b"))
+    for before, after, says in (
+        (ring, replace(ring, link_rate_mbps=50.0), "Links: 100 Mbit/s and 50 Mbit/s."),
+        (ring, replace(ring, link_rate_mbps=None), "Links: 100 Mbit/s and as they are."),
+        (ring, replace(ring, stages=even), "Layers of the hosts: 0 to 3 + 3 to 8 and 0 to 4 + 4 to 8."),
+        (ring, replace(ring, shard="tensor"), "How the model was divided: pipeline and tensor."),
+        (ring, replace(ring, backend="jaccl"), "What carried rows: ring and jaccl."),
+        (ring, receipt(), "Hosts: 2 and 1."),
+        (
+            replace(ring, sidecar=wired),
+            replace(ring, sidecar=turned),
+            "The draft head was wired in other ways (concat_order: a and b): acceptance depends on them.",
+        ),
+    ):
+        assert says in compare(before, after).differences
+    # a receipt of an earlier version says nothing of wiring, and names the same head
+    assert compare(ring, replace(ring, sidecar=wired)).differences == compare(ring, ring).differences
     shown = in_process("bench", "compare", first, first)
     assert "no clear difference" in shown.stdout
 

@@ -37,6 +37,8 @@ def test_a_receipt_of_a_ring_has_what_one_of_a_host_has(skulk: Program, one_prom
     assert found.sidecar is not None
     assert found.sidecar.sha256 == sha256(demo_sidecar().read_bytes()).hexdigest()
     assert found.sidecar.layout == "qwen_mtp"
+    assert found.sidecar.conventions["concat_order"] == "embedding_first"
+    assert (found.shard, found.backend) == ("pipeline", "ring")
     (only,) = found.cases
     assert only.costs is not None
     # two links a lap, in every pass and in what is predicted from it
