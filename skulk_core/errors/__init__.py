@@ -8,6 +8,7 @@ from skulk_core.errors.base import (
     BackendError,
     CertificateError,
     ContextError,
+    EditorError,
     MissingPackage,
     ModelNameError,
     NotEnoughSpace,
@@ -48,6 +49,7 @@ from skulk_core.errors.files import (
     NotVerified,
     OtherManifest,
     OtherSidecar,
+    UnfinishedCard,
     UnsupportedQuantization,
 )
 from skulk_core.errors.hub import (
@@ -89,6 +91,7 @@ __all__ = [
     "ConventionsUnknown",
     "DigestMismatch",
     "DuplicateHost",
+    "EditorError",
     "EntryExists",
     "ExtractError",
     "FileError",
@@ -137,6 +140,7 @@ __all__ = [
     "SplitError",
     "SshFailed",
     "StrippedCheckpoint",
+    "UnfinishedCard",
     "UnknownHead",
     "UnsupportedArchitecture",
     "UnsupportedModel",

@@ -75,6 +75,8 @@ def test_the_page_is_whole_at_every_width_and_in_both_schemes(
                 }).length; }"""
         )
         assert outer == 0, "something is drawn beyond its plot"
+    # a page that is light in both schemes is readable, and a lamp in the face at night
+    assert page.evaluate(_BODY_LIGHT) < 0.1 if scheme == "dark" else page.evaluate(_BODY_LIGHT) > 0.8
     # WCAG's contrast of words with what is behind them
     assert page.evaluate(_LEAST_CONTRAST) >= 4.5
 
@@ -185,6 +187,9 @@ def test_how_tokens_were_chosen_is_told() -> None:
     assert "greedy, exactness strict; figures" in notes(case(exactness="strict"))[0]
 
 
+_BODY_LIGHT = """() => {
+  const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
+  return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255; }"""
 _LEAST_CONTRAST = """() => {
   const part = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
   const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
