@@ -19,6 +19,7 @@ from cli.bench_options import (
     read_depths,
     refuse_options_of_run,
     refuse_options_with_suite,
+    refuse_with_compare,
 )
 from cli.bench_run import Running, run_bench
 from cli.bench_show import show_receipt
@@ -83,7 +84,12 @@ def bench_command(
         Path | None, typer.Option(metavar="FOLDER", help="A small model that the other program drafts with.")
     ] = None,
     save_depth: Annotated[
-        bool, typer.Option("--save-depth", help="Write the best depth to the model's card in your own catalog.")
+        bool,
+        typer.Option(
+            "--save-depth",
+            help="Write the best depth to the model's card in your own catalog, with the --sidecar, --dtype and "
+            "--head-precision given here.",
+        ),
     ] = False,
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write bench.json, bench.md and bench.html there.")
@@ -131,8 +137,14 @@ def bench_command(
     skulk bench compare A.json B.json says how two of them differ.
     """
     if model == COMPARE:
-        if out_folder is not None:
-            raise OptionError("--out", out_folder, "of a benchmark; a comparison is printed")
+        refuse_with_compare(
+            {
+                **{"--out": out_folder, "--draft-depth": draft_depth, "--tokens": tokens, "--runs": runs},
+                **{"--prompts": prompts, "--context": context, "--suite": suite or None, "--against": against},
+                **{"--save-depth": save_depth or None, "--sidecar": sidecar, "--peers": peers},
+                **{"--link-delay": link_delay, "--link-rate": link_rate, "--temperature": temperature or None},
+            }
+        )
         compare_files(files or (), json_output=json_output)
         return
     if files:

@@ -43,10 +43,11 @@ def compare(first: Receipt, second: Receipt) -> Comparison:
     for ours, theirs in pairs:
         for arm in ours.arms:
             other = theirs.arm(arm.name)
-            if other is None or not arm.counts_for_speed or not other.counts_for_speed:
+            ratio = None if other is None else _ratio(ours, arm, theirs, other)
+            if ratio is None:
                 unmatched.append(f"{ours.name}: {arm.name}")
-                continue
-            ratios.append(_ratio(ours, arm, theirs, other))
+            else:
+                ratios.append(ratio)
         unmatched += [f"{theirs.name}: {arm.name}" for arm in theirs.arms if ours.arm(arm.name) is None]
     matched = {id(case) for pair in pairs for case in pair}
     unmatched += [case.name for one in (first, second) for case in one.cases if id(case) not in matched]
@@ -64,14 +65,21 @@ def _cases(first: Receipt, second: Receipt) -> Iterator[tuple[Case, Case]]:
             yield case, by_name[case.name]
 
 
-def _ratio(ours: Case, arm: Arm, theirs: Case, other: Arm) -> ArmRatio:
-    """Every text of one receipt against every text of the same prompt in the other: no turns are pairs here."""
+def _ratio(ours: Case, arm: Arm, theirs: Case, other: Arm) -> ArmRatio | None:
+    """Every text of one receipt against every text of the same prompt in the other: no turns are pairs here.
+
+    None where one of them does not count, or no text has its like.
+    """
+    if not arm.counts_for_speed or not other.counts_for_speed:
+        return None
     ratios = sorted(
         after.tokens_per_s / before.tokens_per_s
         for before in arm.samples
         for after in other.samples
         if before.prompt == after.prompt or ours.prompts.sha256 != theirs.prompts.sha256
     )
+    if not ratios:
+        return None
     speed = Range(statistics.median(ratios), _quantile(ratios, _LOW), _quantile(ratios, _HIGH))
     before, after = ours.figures(arm), theirs.figures(other)
     assert before.tokens_per_s is not None

@@ -333,7 +333,11 @@ def certificate(arm: Arm, case: Case) -> str:
     """What the comparison with plain decoding found."""
     found = arm.certificate
     if found is None:
-        return "drawn" if not case.is_greedy else "none"
+        if not case.is_greedy:
+            return "drawn"
+        # without a certificate it is known at least whether the text is another one
+        alike = {True: f"none; as {case.reference}", False: f"none; NOT as {case.reference}"}
+        return "none" if arm.same_as_reference is None else alike[arm.same_as_reference]
     if found.divergences == 0:
         return "exact"
     verdict = "within rounding" if found.holds else "by more than rounding"

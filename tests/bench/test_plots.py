@@ -48,6 +48,14 @@ def test_speed_ups_stand_at_their_heights() -> None:
         assert seen == pytest.approx([speedup.median, speedup.least, speedup.greatest])
 
 
+def test_the_best_of_the_plot_is_that_of_the_tables() -> None:
+    """The picture would advise another depth than the table beside it."""
+    close = case(arms=(arm(0, 1.0), arm(2, 1.90), arm(3, 1.92)))
+    assert close.best is not None
+    assert close.best.name == "depth 2"
+    assert plots(close)[0].summary == "Best: depth 2, 1.90 times plain decoding."
+
+
 def test_acceptance_stands_at_its_height() -> None:
     plot = plot_of("Acceptance by position")
     expected = [share for accepted in ACCEPTED.values() for share in accepted]

@@ -187,6 +187,14 @@ def test_how_tokens_were_chosen_is_told() -> None:
     assert "greedy, exactness strict; figures" in notes(case(exactness="strict"))[0]
 
 
+def test_a_text_that_is_another_shows_without_a_certificate() -> None:
+    """With --no-certify the fastest arm may have decoded something else, which nobody would see."""
+    arms = [arm(0, 1.0, certificate=None), arm(1, 3.0, certificate=None, same_as_reference=False)]
+    table = markdown_report(receipt(cases=(case(arms=tuple(arms)),))).split("## docs")[1]
+    assert "none; as depth 0" in table
+    assert "none; NOT as depth 0" in table
+
+
 _BODY_LIGHT = """() => {
   const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
   return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255; }"""

@@ -18,6 +18,7 @@ from cli.bench import bench_command
 from cli.bench_command import FLAGS, recorded_command
 from cli.bench_files import OutFolder
 from cli.bench_options import Wish
+from cli.bench_show import show_receipt
 from cli.cluster import Spread
 from cli.loading import Choice
 from cli.run import run_command
@@ -27,6 +28,7 @@ from skulk_core.bench.compare import compare
 from skulk_core.bench.measure import Bench, Measurement, Watch, measure
 from skulk_core.bench.prompts import named_set
 from skulk_core.bench.suite import SuiteCase
+from skulk_core.bench.tables import costs_table, speed_table, work_table
 from skulk_core.errors import RingChanged
 from skulk_core.formats.cards import Card, read_cards
 from skulk_core.formats.receipt import Receipt, StageRecord
@@ -110,6 +112,24 @@ def test_every_option_of_run_is_taken_or_refused_in_words() -> None:
         done = in_process("bench", "demo", *refused)
         assert done.code == 2, refused
         assert says in done.stderr
+
+
+def test_a_context_is_bounded_where_a_model_states_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is made first: the machine would be out of memory before anything could be refused."""
+    monkeypatch.setattr("skulk_core.models.loading.LoadedModel.context_tokens", None)
+    done = in_process("bench", "demo", "--draft-depth", "0", "--context", "1000000000")
+    done.assert_fails(2, "--context", "over 1048576")
+
+
+def test_figures_are_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A figure whose end is cut off is another figure."""
+    monkeypatch.setenv("COLUMNS", "40")
+    show_receipt(receipt())
+    words = capsys.readouterr().out.split()
+    for table in (speed_table(case()), work_table(case()), costs_table(case())):
+        assert not [word for row in table.rows for cell in row for word in cell.split() if word not in words]
 
 
 @pytest.mark.parametrize(
@@ -426,6 +446,13 @@ def test_two_receipts_are_compared(tmp_path: Path) -> None:
         ),
     ):
         assert says in compare(before, after).differences
+    # an arm without a text of a prompt that the other has
+    halves = [
+        replace(case(), arms=tuple(replace(one, samples=one.samples[at::2]) for one in case().arms)) for at in (0, 1)
+    ]
+    apart = compare(*(receipt(cases=(half,)) for half in halves))
+    assert apart.ratios == ()
+    assert len(apart.unmatched) == len(case().arms)
     # a receipt of an earlier version says nothing of wiring, and names the same head
     assert compare(ring, replace(ring, sidecar=wired)).differences == compare(ring, ring).differences
     shown = in_process("bench", "compare", first, first)
@@ -434,6 +461,8 @@ def test_two_receipts_are_compared(tmp_path: Path) -> None:
 
 def test_a_comparison_needs_two_receipts(tmp_path: Path) -> None:
     first = write(tmp_path, "a.json", receipt())
+    for option in (("--suite",), ("--tokens", "50"), ("--out", tmp_path), ("--draft-depth", "1")):
+        in_process("bench", "compare", first, first, *option).assert_fails(2, option[0], "a comparison is printed")
     for files in ((), (first,), (first, first, first)):
         done = in_process("bench", "compare", *files)
         assert done.code == 2
