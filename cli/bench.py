@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cli import cluster, options, sampling
 from cli.bench_compare import COMPARE, compare_files
-from cli.bench_files import prepare_folder, write_files
+from cli.bench_files import OutFolder
 from cli.bench_options import (
     DEFAULT_PROMPTS,
     DEFAULT_SEED,
@@ -19,14 +19,18 @@ from cli.bench_options import (
     read_depths,
     refuse_options_of_run,
     refuse_options_with_suite,
+    refuse_with_compare,
 )
 from cli.bench_run import Running, run_bench
 from cli.bench_show import show_receipt
 from cli.errors import guarded
-from cli.loading import Choice
-from cli.program import EXIT_FAILED, EXIT_INTERRUPTED
+from cli.loading import NGRAM, Choice
+from cli.program import EXIT_FAILED
 from cli.render import Reporter, out, say, visible
 from skulk_core.errors import OptionError
+
+if TYPE_CHECKING:
+    from skulk_core.formats.receipt import Receipt
 
 AgainstName = Literal["mlx-lm", "transformers"]
 Against = Annotated[
@@ -44,11 +48,13 @@ def bench_command(
     model: options.Model,
     files: Annotated[list[Path] | None, typer.Argument(help="After `compare`: two files of --out.")] = None,
     draft_depth: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="N,N,…|auto", help="Depths to measure; 0, the reference, is always among them. Alone: the default."
+            metavar="N,N,…|auto",
+            help="Depths to measure; 0, the reference, is always among them. Default, and alone: "
+            f"{DEFAULT_SWEEP}; with --suite {SUITE_SWEEP}.",
         ),
-    ] = DEFAULT_SWEEP,
+    ] = None,
     tokens: Annotated[
         int | None,
         typer.Option(
@@ -78,7 +84,12 @@ def bench_command(
         Path | None, typer.Option(metavar="FOLDER", help="A small model that the other program drafts with.")
     ] = None,
     save_depth: Annotated[
-        bool, typer.Option("--save-depth", help="Write the best depth to the model's card in your own catalog.")
+        bool,
+        typer.Option(
+            "--save-depth",
+            help="Write the best depth to the model's card in your own catalog, with the --sidecar, --dtype and "
+            "--head-precision given here.",
+        ),
     ] = False,
     out_folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write bench.json, bench.md and bench.html there.")
@@ -126,8 +137,14 @@ def bench_command(
     skulk bench compare A.json B.json says how two of them differ.
     """
     if model == COMPARE:
-        if out_folder is not None:
-            raise OptionError("--out", out_folder, "of a benchmark; a comparison is printed")
+        refuse_with_compare(
+            {
+                **{"--out": out_folder, "--draft-depth": draft_depth, "--tokens": tokens, "--runs": runs},
+                **{"--prompts": prompts, "--context": context, "--suite": suite or None, "--against": against},
+                **{"--save-depth": save_depth or None, "--sidecar": sidecar, "--peers": peers},
+                **{"--link-delay": link_delay, "--link-rate": link_rate, "--temperature": temperature or None},
+            }
+        )
         compare_files(files or (), json_output=json_output)
         return
     if files:
@@ -161,7 +178,7 @@ def bench_command(
     )
     if exactness != "argmax" and (suite or not settings.is_greedy):
         raise OptionError("--exactness", exactness, "is of temperature 0; drawn tokens have no gaps to decide by")
-    depths = read_depths(SUITE_SWEEP if suite and draft_depth in ("", DEFAULT_SWEEP) else draft_depth)
+    depths = read_depths(draft_depth or (SUITE_SWEEP if suite else DEFAULT_SWEEP))
     over = None
     if peers is None:
         cluster.refuse_alone(
@@ -189,29 +206,55 @@ def bench_command(
     )
     if save_depth and not links.is_real:
         raise OptionError("--save-depth", "", "would keep what is best over links that were made slower than they are")
-    if out_folder is not None:
-        prepare_folder(out_folder)
-    finish(run_bench(wish, Reporter(quiet=quiet, verbose=verbose)), out_folder, json_output, save_depth=save_depth)
+    if save_depth and draft == NGRAM:
+        raise OptionError(
+            "--save-depth", "", f"keeps the depth of a draft head; give that of --draft {NGRAM} with --draft-depth"
+        )
+    bench_to_its_end(wish, Reporter(quiet=quiet, verbose=verbose), out_folder, json_output, save_depth=save_depth)
 
 
-def finish(running: Running, folder: Path | None, json_output: bool, *, save_depth: bool) -> None:
+def bench_to_its_end(
+    wish: Wish, reporter: Reporter, folder: Path | None, json_output: bool, *, save_depth: bool
+) -> None:
+    """Measure, write after every case, and print and save what was found. Raises as `finish`, and what ended it."""
+    kept = None if folder is None else OutFolder(folder)
+    run_bench(
+        wish,
+        reporter,
+        lambda receipt: None if kept is None else _write(kept, receipt, say_so=False),
+        lambda running: finish(running, kept, json_output, save_depth=save_depth),
+    )
+
+
+def finish(running: Running, kept: OutFolder | None, json_output: bool, *, save_depth: bool) -> None:
     """Write, print and save what a benchmark found. Raises `typer.Exit` if it was interrupted or an arm failed."""
     receipt = running.receipt()
-    if folder is not None:
-        for file in write_files(folder, receipt):
-            say(f"wrote {file}")
+    if kept is not None:
+        _write(kept, receipt, say_so=True)
     if json_output:
         out(json.dumps(receipt.to_dict()) + "\n")
     else:
         show_receipt(receipt)
     if not receipt.complete:
-        raise typer.Exit(EXIT_INTERRUPTED)
+        if running.exit_code:
+            raise typer.Exit(running.exit_code)
+        return
     if save_depth:
         from cli.tune import save_best
 
-        say(visible(save_best(running.loaded, receipt)))
+        say(visible(save_best(running.choice, receipt)))
     failed = [f"{arm.name}: {arm.failed}" for case in receipt.cases for arm in case.arms if arm.failed is not None]
     if failed:
         for line in failed:
             say(f"FAILED {line}")
         raise typer.Exit(EXIT_FAILED)
+
+
+def _write(kept: OutFolder, receipt: "Receipt", *, say_so: bool) -> None:
+    files = kept.write(receipt)
+    if not say_so:
+        return
+    for file in files:
+        say(f"wrote {file}")
+    if not files:
+        say(f"nothing was measured: what stands in {kept.folder} is of another benchmark")

@@ -1,5 +1,6 @@
 """What `skulk bench` and `skulk tune` are asked for, checked before anything is loaded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +81,13 @@ def refuse_options_of_run(stop: list[str] | None, *, chat: bool, allow_plain: bo
         raise OptionError("--chat", "", _NO_CHAT)
     if allow_plain:
         raise OptionError("--allow-plain", "", _NO_PLAIN)
+
+
+def refuse_with_compare(given: Mapping[str, object]) -> None:
+    """Options of a measurement, None where they are not given. Raises `OptionError`."""
+    for option, value in given.items():
+        if value is not None:
+            raise OptionError(option, "" if value is True else str(value), "of a benchmark; a comparison is printed")
 
 
 def refuse_options_with_suite(tokens: int | None, prompts: str | None, context: int | None, temperature: float) -> None:

@@ -64,7 +64,7 @@ def show_receipt(receipt: "Receipt") -> None:
         out("\n")
         show(_drawn(cases_table(receipt), "all cases"))
     if not receipt.complete:
-        out("INCOMPLETE: interrupted; these are the figures until then\n")
+        out(visible(f"INCOMPLETE: {receipt.why_incomplete}; these are the figures until then") + "\n")
 
 
 def _drawn(table: Table, title: str) -> Drawn:

@@ -1,10 +1,11 @@
 """`skulk card show|set|edit`: how a model is run on this person's machines."""
 
+import hashlib
+import io
 import json
 import os
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,12 +21,13 @@ from skulk_core.catalog import Catalog, user_catalog
 from skulk_core.catalog.foreseen import foresee
 from skulk_core.catalog.lookup import card_name
 from skulk_core.catalog.user import change_card
-from skulk_core.errors import FormatError, OptionError, ProgramError
+from skulk_core.errors import EditorError, FormatError, OptionError, UnfinishedCard
 from skulk_core.formats.cards import Card, card_mapping, read_card
 from skulk_core.formats.suggest import near_miss
 from skulk_core.formats.yaml_file import parse_yaml, read_text
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.runtime.device import load_mlx
+from skulk_core.runtime.userfiles import write_atomically
 
 JSON_SCHEMA = 1
 # as the options of `run`, but for auto, which a card says by saying nothing
@@ -116,7 +118,7 @@ def set_command(
             card = replace(card, depth_by_hosts=tuple(sorted(by_hosts.items())))
         return replace(
             card,
-            sidecar=_placed(sidecar) or card.sidecar,
+            sidecar=placed(sidecar) or card.sidecar,
             dtype=dtype or card.dtype,
             head_precision=head_precision or card.head_precision,
         )
@@ -126,8 +128,12 @@ def set_command(
 
 @guarded
 def edit_command(model: options.Model) -> None:
-    """Open the card of a model in your editor ($VISUAL, else $EDITOR); what is wrong with it is not written."""
+    """Open the card of a model in your editor ($VISUAL, else $EDITOR).
+
+    What is wrong with it is not written into the catalog, and opened again the next time.
+    """
     _change(model, _in_editor, json_output=False)
+    _page_of(card_name(parse_trunk(model))).unlink(missing_ok=True)
 
 
 def _change(model: str, change: Callable[[Card], Card], json_output: bool) -> None:
@@ -152,7 +158,7 @@ def _without(card: Card, name: str, hosts: int) -> Card:
     return replace(card, head_precision=None)
 
 
-def _placed(sidecar: str | None) -> str | None:
+def placed(sidecar: str | None) -> str | None:
     """A path from the root: the card is read from anywhere. Raises as `parse_sidecar` does."""
     if sidecar is None:
         return None
@@ -172,25 +178,55 @@ schema: 1
 
 
 def _in_editor(card: Card) -> Card:
-    """What a person makes of the card. Raises `FormatError` naming the line, `ProgramError` without an editor."""
-    from ruamel.yaml import YAML
+    """What a person makes of the card, or of what they wrote before that was wrong.
 
-    name = next((os.environ[name] for name in _EDITORS if os.environ.get(name)), "vi")
-    with tempfile.TemporaryDirectory(prefix="skulk-card-") as folder:
-        page = Path(folder) / "card.yaml"
-        with page.open("w", encoding="utf-8") as stream:
-            stream.write(_PAGE.format(model=visible(card.model)))
-            if not card.is_empty:
-                YAML().dump({key: value for key, value in card_mapping(card).items() if key != "model"}, stream)
-        try:
-            status = subprocess.run([*shlex.split(name), str(page)], check=False).returncode
-        except OSError as error:
-            raise ProgramError(name, f"cannot be started: {error.strerror or error}") from error
-        if status:
-            raise ProgramError(name, f"ended with status {status}; the card is as it was")
+    Raises `UnfinishedCard`, whose file keeps what they wrote; `EditorError` without an editor.
+    """
+    page = _page_of(card.model)
+    begun = not page.exists()
+    if begun:
+        _write_page(page, card)
+    else:
+        say(f"{page}: what you wrote last time, which was wrong")
+    try:
+        _run_editor(page)
+    except EditorError:
+        if begun:
+            page.unlink(missing_ok=True)
+        raise
+    try:
         top = parse_yaml(page, read_text(page), 1)
         if "model" in top.data:
             raise FormatError(page, "model", "is the model's own name and cannot be changed")
         top.data["model"] = card.model
         del top.data["schema"]
         return read_card(top)
+    except FormatError as error:
+        raise UnfinishedCard(page, error.reason, card.model) from error
+
+
+def _page_of(model: str) -> Path:
+    """Where the card of `model` is edited: at one place, so that a text with a mistake is found again."""
+    digest = hashlib.sha256(model.encode()).hexdigest()[:12]
+    return user_catalog().with_name(f"card-{digest}.yaml")
+
+
+def _write_page(page: Path, card: Card) -> None:
+    """The card with what may stand in it. Raises `FileError`."""
+    from ruamel.yaml import YAML
+
+    stream = io.StringIO()
+    stream.write(_PAGE.format(model=visible(card.model)))
+    if not card.is_empty:
+        YAML().dump({key: value for key, value in card_mapping(card).items() if key != "model"}, stream)
+    write_atomically(page, stream.getvalue())
+
+
+def _run_editor(page: Path) -> None:
+    name = next((os.environ[name] for name in _EDITORS if os.environ.get(name)), "vi")
+    try:
+        status = subprocess.run([*shlex.split(name), str(page)], check=False).returncode
+    except OSError as error:
+        raise EditorError(name, f"cannot be started: {error.strerror or error}") from error
+    if status:
+        raise EditorError(name, f"ended with status {status}; the card is as it was")

@@ -283,6 +283,7 @@ def _tell(engine: "ClusterEngine", reporter: Reporter) -> None:
 def _loaded(choice: Choice, source: "ModelSource", model: "LoadedModel", engine: "ClusterEngine") -> Loaded:
     drafter = engine.drafter
     if drafter["name"] is None:
-        return Loaded(source, model, None, None, 0, drafter["plain_because"], engine=engine)
+        because = choice.plain_because if choice.depth == 0 else drafter["plain_because"]
+        return Loaded(source, model, None, None, 0, because, engine=engine)
     depth = drafter["default_depth"] if choice.depth is None else choice.depth
     return Loaded(source, model, None, drafter["name"], "auto" if depth is None else depth, None, engine=engine)

@@ -110,6 +110,11 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.ProgramError: ("Run it by hand to see more; `swp vindex plan` shows the commands.", EXIT_FAILED),
+    errors.EditorError: ("Set VISUAL or EDITOR to an editor that is installed.", EXIT_FAILED),
+    errors.UnfinishedCard: (
+        "The card is as it was. `skulk card edit {model}` opens what you wrote again; removing the file forgets it.",
+        EXIT_FAILED,
+    ),
     errors.ProgramMissing: (
         "larql is a program of its own (https://github.com/chrishayuk/larql): install it, or say where it is with "
         "--program PATH.",
@@ -229,6 +234,8 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
             tip = error.install
         case errors.AssistantMissing():
             tip = tip.format(command=error.command)
+        case errors.UnfinishedCard():
+            tip = tip.format(model=error.model)
         case errors.SshFailed():
             tip = tip.format(login=error.login)
     return tip, code

@@ -32,6 +32,7 @@ class Choice:
     """What the command line said about model and head.
 
     ``depth`` None: the catalog's, else ``auto``. ``draft`` is `head`, or `ngram` for prompt lookup instead.
+    ``plain_because`` says who asked for a depth of 0.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Choice:
     conventions: list[str] | None
     allow_plain: bool
     draft: str = "head"
+    plain_because: str = "plain decoding was asked for"
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,10 @@ def with_card(choice: Choice, num_hosts: int, reporter: Reporter) -> Choice:
         except (FileError, OptionError) as error:
             whose = f"your card of {card.model}: sidecar"
             raise OptionError(whose, card.sidecar, f"{error.reason}; see `skulk card edit {choice.model}`") from error
+    theirs = choice.depth is None and drafts_by_head and card.depth(num_hosts) == 0
     known = replace(
         choice,
+        plain_because=_says_plain(card.model, choice.model, num_hosts) if theirs else choice.plain_because,
         depth=card.depth(num_hosts) if choice.depth is None and drafts_by_head else choice.depth,
         sidecar=card.sidecar if choice.sidecar is None and drafts_by_head else choice.sidecar,
         dtype=card.dtype or choice.dtype if choice.dtype == "auto" else choice.dtype,
@@ -100,6 +104,11 @@ def with_card(choice: Choice, num_hosts: int, reporter: Reporter) -> Choice:
     if known != choice:
         reporter.detail(f"your own card of {card.model} is followed (`skulk card show {choice.model}`)")
     return known
+
+
+def _says_plain(card: str, model: str, num_hosts: int) -> str:
+    hosts = "" if num_hosts == 1 else f" --hosts {num_hosts}"
+    return f"your card of {card} says 0; `skulk card set {model} --depth N{hosts}` changes it, --draft-depth N for once"
 
 
 def _load(choice: Choice, reporter: Reporter) -> Loaded:
@@ -127,7 +136,7 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     blas.set_threads(blas.threads_for(model.target.hidden_size))
     reporter.detail(f"model: {source} ({source.path}), {model.nbytes / 1e6:,.0f} MB of weights, dtype {dtype}")
     if choice.depth == 0:
-        return Loaded(source, model, None, None, 0, "plain decoding was asked for")
+        return Loaded(source, model, None, None, 0, choice.plain_because)
     if choice.draft == NGRAM:
         if sidecar is not None:
             raise OptionError("--draft", NGRAM, "looks tokens up in the text and takes no --sidecar")

@@ -16,6 +16,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
+_EXIT_BY_SIGNAL = 128
 
 _ECHO_S = 1.0
 # In a chat a second Ctrl-C means something of its own, and only what no finger can do is taken for an echo.
@@ -51,7 +52,13 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.pending, self.presses = False, 0
+        self.signal: signal.Signals = signal.SIGINT
         self._last_s = -_ECHO_S
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell has it for the signal that came."""
+        return _EXIT_BY_SIGNAL + self.signal
 
     def check(self) -> None:
         if self.pending:
@@ -75,20 +82,24 @@ INTERRUPTS = Interrupts()
 
 
 @contextmanager
-def interrupts_at_checks() -> Iterator[Interrupts]:
+def interrupts_at_checks(*others: signal.Signals) -> Iterator[Interrupts]:
     """In the block Ctrl-C, once or often, does nothing but what `Interrupts.check` does, where that is called.
 
-    Raised anywhere else, it would leave caches that were fed half a pass.
+    Raised anywhere else, it would leave caches that were fed half a pass. ``others`` are signals that do the same;
+    one that whoever started us has ignored, as `nohup` does, stays ignored.
     """
 
-    def note(*_: object) -> None:
+    def note(number: int, _: object) -> None:
+        INTERRUPTS.signal = signal.Signals(number)
         INTERRUPTS.press(_CHAT_ECHO_S)
 
-    before = signal.signal(signal.SIGINT, note)
+    wanted = [signal.SIGINT, *(other for other in others if signal.getsignal(other) != signal.SIG_IGN)]
+    before = {number: signal.signal(number, note) for number in wanted}
     try:
         yield INTERRUPTS
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def show(table: RenderableType) -> None:
     """Something of rich's on stdout, as wide as it likes where no terminal is. Raises as `out` does."""
     console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
     with console.capture() as captured:
-        console.print(table)
+        # a terminal that is narrower than the table breaks its lines; cut off, a figure would be another one
+        console.print(table, crop=False)
     out(captured.get())
 
 

@@ -8,7 +8,7 @@ import typer
 from cli import cluster, options, sampling
 from cli.bench_options import DEFAULT_SEED, Wish, read_depths
 from cli.errors import guarded
-from cli.loading import Choice, Loaded
+from cli.loading import Choice
 from cli.render import Reporter
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def tune_command(
 
     The same as `skulk bench MODEL --save-depth` with fewer tokens and turns. `skulk run` takes the depth from there.
     """
-    from cli.bench import finish
-    from cli.bench_files import prepare_folder
-    from cli.bench_run import run_bench
+    from cli.bench import bench_to_its_end
     from skulk_core.sampling.settings import SamplingSettings
     from skulk_core.types import Exactness
 
@@ -75,19 +73,22 @@ def tune_command(
         against_draft=None,
         over=over,
     )
-    if out_folder is not None:
-        prepare_folder(out_folder)
-    finish(run_bench(wish, Reporter(quiet=quiet, verbose=verbose)), out_folder, json_output, save_depth=True)
+    bench_to_its_end(wish, Reporter(quiet=quiet, verbose=verbose), out_folder, json_output, save_depth=True)
 
 
-def save_best(loaded: Loaded, receipt: "Receipt") -> str:
-    """Put the best depth of the first case on the model's card, for this number of hosts; what was done, in words."""
+def save_best(choice: Choice, receipt: "Receipt") -> str:
+    """Put the best depth of the first case on the model's card, for this number of hosts; what was done, in words.
+
+    What the command line said of head and precision is kept with it: the depth was measured with that.
+    """
     from dataclasses import replace
 
+    from cli.card import placed
     from skulk_core.catalog import user_catalog
     from skulk_core.catalog.lookup import card_name
     from skulk_core.catalog.user import change_card
     from skulk_core.formats.cards import Card, Depth
+    from skulk_core.hub.refs import parse_trunk
 
     case = receipt.cases[0]
     best = case.best
@@ -97,15 +98,23 @@ def save_best(loaded: Loaded, receipt: "Receipt") -> str:
 
     def with_depth(card: Card) -> Card:
         depth: Depth = "auto" if best.depth is None else best.depth
+        card = replace(
+            card,
+            sidecar=placed(choice.sidecar) or card.sidecar,
+            dtype=card.dtype if choice.dtype == "auto" else choice.dtype,
+            head_precision=card.head_precision if choice.head_precision == "auto" else choice.head_precision,
+        )
         if hosts == 1:
             return replace(card, default_depth=depth)
         by_hosts = {**dict(card.depth_by_hosts), hosts: depth}
         return replace(card, depth_by_hosts=tuple(sorted(by_hosts.items())))
 
     path = user_catalog()
-    card, change = change_card(path, card_name(loaded.source.ref), with_depth)
+    card, change = change_card(path, card_name(parse_trunk(choice.model)), with_depth)
     speedup = case.figures(best).speedup
     gain = "" if speedup is None else f" ({speedup.median:.2f} times plain decoding)"
     on = "" if hosts == 1 else f" on {hosts} hosts"
     done = "stands already" if change == "unchanged" else "was written"
-    return f"{best.name}{on}{gain} {done} on the card of {card.model}: {path}"
+    wired = " --convention ".join(["", *(choice.conventions or ())])
+    more = f"; a card keeps no wiring: give{wired} to `skulk run` too" if wired else ""
+    return f"{best.name}{on}{gain} {done} on the card of {card.model}: {path}{more}"

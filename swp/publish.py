@@ -149,7 +149,8 @@ def card_item(card: str) -> Item:
 
 
 def catalog_entry(manifest: Manifest, repo: str, receipt: Receipt | None) -> SidecarEntry:
-    """What a catalog says of the sidecar; with a receipt, the depth that was fastest there."""
+    """What a catalog says of the sidecar; with a receipt, the depth that was fastest on so many hosts."""
+    depth, hosts = (best_depth(receipt), receipt.hosts) if receipt else (None, 1)
     identifier = manifest.licence.id
     licence = identifier if isinstance(identifier, str) else ", ".join(identifier or (UNKNOWN,))
     return SidecarEntry(
@@ -159,7 +160,8 @@ def catalog_entry(manifest: Manifest, repo: str, receipt: Receipt | None) -> Sid
         source_sha=manifest.source_sha,
         layout=manifest.layout,
         conventions=manifest.conventions,
-        default_depth=best_depth(receipt) if receipt else None,
+        default_depth=depth if hosts == 1 else None,
+        depth_by_hosts=() if hosts == 1 or depth is None else ((hosts, depth),),
     )
 
 

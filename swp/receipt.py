@@ -13,12 +13,16 @@ def quotable_receipt(path: Path) -> Receipt:
     """Read the receipt `path`.
 
     Raises `FileError` and `FormatError` as `read_receipt` does, and `FormatError` for one that has nothing to quote: it
-    was interrupted, an arm's text was wrong, or there is no speed-up of a drafting arm.
+    was interrupted, its links were made slower than they are, an arm's text was wrong, or there is no speed-up of a
+    drafting arm.
     """
     receipt = read_receipt(path)
     where = "cases"
     if not receipt.complete:
-        raise FormatError(path, "complete", "is false: the benchmark was interrupted")
+        raise FormatError(path, "complete", f"is false: the benchmark ended early ({receipt.why_incomplete})")
+    if made := receipt.links_made:
+        field = "link_delay_ms" if receipt.link_delay_ms else "link_rate_mbps"
+        raise FormatError(path, field, f"says that links were made to be {made}: nobody has such hosts")
     failed = [f"{case.name}, {arm.name}" for case in receipt.cases for arm in case.arms if arm.failed is not None]
     if failed:
         raise FormatError(path, where, f"holds texts that are not plain decoding's ({'; '.join(failed)})")
@@ -37,7 +41,10 @@ def require_sidecar(receipt: Receipt, manifest: Manifest) -> None:
 
 
 def best_depth(receipt: Receipt) -> int | None:
-    """The depth to write into a catalog: the fastest of the first case, 0 for plain decoding; None where it is auto."""
+    """The depth to write into a catalog, of so many hosts as the receipt has.
+
+    The fastest of the first case, 0 for plain decoding; None where it is auto.
+    """
     best = receipt.cases[0].best
     assert best is not None, "a receipt with nothing to compare"
     return best.depth

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from skulk_core.bench.steady import SteadyRing
 from skulk_core.bench.workload import REFERENCE, ArmSpec, Check, Peer, Skipped, Workload
 from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.engine import Engine
@@ -95,6 +96,7 @@ class CaseRun:
     arms: list[ArmRun]
     reference_by_turn: list[float] = field(default_factory=list)
     num_done: int = 0
+    losses: int = 0
 
     @property
     def num_texts(self) -> int:
@@ -118,23 +120,36 @@ class _Text:
     depths: tuple[int, ...]
 
 
-def run_case(engine: Engine, case: CaseRun, check: Check, watch: Callable[[CaseRun], None]) -> None:
+def run_case(
+    engine: Engine, case: CaseRun, check: Check, watch: Callable[[CaseRun], None], ring: SteadyRing | None = None
+) -> None:
     """Decode every prompt in every arm, turn after turn, into ``case``; one of its arms must be `REFERENCE`.
 
     The first prompt is begun in every arm before anything counts. ``check`` is called between rounds and may raise;
-    ``watch`` after every text.
+    ``watch`` after every text. A text in which a host of ``ring`` was lost is decoded again; for another ring it ends
+    with `RingChanged`.
     """
+    ring = SteadyRing(engine) if ring is None else ring
     arms = [arm for arm in case.arms if arm.skipped is None]
     assert any(arm.spec.name == REFERENCE for arm in arms), "no reference arm"
     work = case.workload
 
+    warm_up = min(work.num_tokens, _WARM_UP_TOKENS)
+
     def one(arm: ArmRun, turn: int, prompt: int, num_tokens: int) -> _Text:
         text = decode_text(engine, arm.spec, work, turn, prompt, num_tokens, check)
+        while ring.disturbed():
+            for other in arms:
+                # on the new ring nobody has used a kernel yet, or measured what rounds cost
+                decode_text(engine, other.spec, work, 0, 0, warm_up, check)
+                ring.disturbed()
+            text = decode_text(engine, arm.spec, work, turn, prompt, num_tokens, check)
         case.num_done += 1
+        case.losses = ring.losses
         return text
 
     for arm in arms:
-        one(arm, 0, 0, min(work.num_tokens, _WARM_UP_TOKENS))
+        one(arm, 0, 0, warm_up)
         watch(case)
     for turn in range(work.num_turns):
         for prompt in range(len(work.prompts)):

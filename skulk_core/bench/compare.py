@@ -2,9 +2,9 @@
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from skulk_core.formats.receipt import Arm, Case, Range, Receipt
+from skulk_core.formats.receipt import Arm, Case, Range, Receipt, SidecarRecord
 
 # the middle nine tenths of the ratios
 _LOW, _HIGH = 0.05, 0.95
@@ -43,10 +43,11 @@ def compare(first: Receipt, second: Receipt) -> Comparison:
     for ours, theirs in pairs:
         for arm in ours.arms:
             other = theirs.arm(arm.name)
-            if other is None or not arm.counts_for_speed or not other.counts_for_speed:
+            ratio = None if other is None else _ratio(ours, arm, theirs, other)
+            if ratio is None:
                 unmatched.append(f"{ours.name}: {arm.name}")
-                continue
-            ratios.append(_ratio(ours, arm, theirs, other))
+            else:
+                ratios.append(ratio)
         unmatched += [f"{theirs.name}: {arm.name}" for arm in theirs.arms if ours.arm(arm.name) is None]
     matched = {id(case) for pair in pairs for case in pair}
     unmatched += [case.name for one in (first, second) for case in one.cases if id(case) not in matched]
@@ -64,14 +65,21 @@ def _cases(first: Receipt, second: Receipt) -> Iterator[tuple[Case, Case]]:
             yield case, by_name[case.name]
 
 
-def _ratio(ours: Case, arm: Arm, theirs: Case, other: Arm) -> ArmRatio:
-    """Every text of one receipt against every text of the same prompt in the other: no turns are pairs here."""
+def _ratio(ours: Case, arm: Arm, theirs: Case, other: Arm) -> ArmRatio | None:
+    """Every text of one receipt against every text of the same prompt in the other: no turns are pairs here.
+
+    None where one of them does not count, or no text has its like.
+    """
+    if not arm.counts_for_speed or not other.counts_for_speed:
+        return None
     ratios = sorted(
         after.tokens_per_s / before.tokens_per_s
         for before in arm.samples
         for after in other.samples
         if before.prompt == after.prompt or ours.prompts.sha256 != theirs.prompts.sha256
     )
+    if not ratios:
+        return None
     speed = Range(statistics.median(ratios), _quantile(ratios, _LOW), _quantile(ratios, _HIGH))
     before, after = ours.figures(arm), theirs.figures(other)
     assert before.tokens_per_s is not None
@@ -111,15 +119,11 @@ def _differences(first: Receipt, second: Receipt, pairs: list[tuple[Case, Case]]
         yield "Two runs are never on one machine at one time: compare speed-ups rather than speeds."
     if first.model != second.model:
         yield f"The models differ: {_model(first)}, {_model(second)}."
-    if first.sidecar != second.sidecar:
-        yield f"The draft heads differ: {_sidecar(first)}, {_sidecar(second)}."
+    yield from _heads(first.sidecar, second.sidecar)
     for name in sorted({*first.versions, *second.versions}):
         if first.versions.get(name) != second.versions.get(name):
             yield f"{name}: {first.versions.get(name)} and {second.versions.get(name)}."
-    if (first.hosts, first.link_delay_ms) != (second.hosts, second.link_delay_ms):
-        yield f"Hosts: {first.hosts} and {second.hosts}; added delay: {first.link_delay_ms:g} and " + (
-            f"{second.link_delay_ms:g} ms."
-        )
+    yield from _hosts(first, second)
     for place, receipt in (("first", first), ("second", second)):
         if not receipt.complete:
             yield f"The {place} was interrupted."
@@ -130,6 +134,39 @@ def _model(receipt: Receipt) -> str:
     return ", ".join(filter(None, (model.name, model.sha[:12], model.dtype, model.quantization)))
 
 
-def _sidecar(receipt: Receipt) -> str:
-    sidecar = receipt.sidecar
+def _heads(ours: SidecarRecord | None, theirs: SidecarRecord | None) -> Iterator[str]:
+    if ours is None or theirs is None or replace(ours, conventions={}) != replace(theirs, conventions={}):
+        if ours != theirs:
+            yield f"The draft heads differ: {_sidecar(ours)}, {_sidecar(theirs)}."
+        return
+    # earlier versions said nothing of them
+    if ours.conventions != theirs.conventions and ours.conventions and theirs.conventions:
+        names = sorted({*ours.conventions, *theirs.conventions})
+        pairs = [(name, ours.conventions.get(name), theirs.conventions.get(name)) for name in names]
+        said = "; ".join(f"{name}: {one} and {other}" for name, one, other in pairs if one != other)
+        yield f"The draft head was wired in other ways ({said}): acceptance depends on them."
+
+
+def _hosts(first: Receipt, second: Receipt) -> Iterator[str]:
+    """What was not the same of the hosts, and of what lies between them."""
+    if first.hosts != second.hosts:
+        yield f"Hosts: {first.hosts} and {second.hosts}."
+    elif _layers(first) != _layers(second):
+        yield f"Layers of the hosts: {_layers(first) or 'unknown'} and {_layers(second) or 'unknown'}."
+    if first.links_made != second.links_made:
+        yield f"Links: {first.links_made or 'as they are'} and {second.links_made or 'as they are'}."
+    # on one host there is neither, and earlier versions said nothing of them
+    for name, ours, theirs in (
+        ("How the model was divided", first.shard, second.shard),
+        ("What carried rows", first.backend, second.backend),
+    ):
+        if ours and theirs and ours != theirs:
+            yield f"{name}: {ours} and {theirs}."
+
+
+def _layers(receipt: Receipt) -> str:
+    return " + ".join(f"{stage.start} to {stage.end}" for stage in receipt.stages)
+
+
+def _sidecar(sidecar: SidecarRecord | None) -> str:
     return "none" if sidecar is None else f"{sidecar.name} ({sidecar.sha256[:12] or 'no file'}, {sidecar.precision})"

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from skulk_core.formats.receipt import MachineRecord, ModelRecord, SidecarRecord
@@ -12,6 +13,7 @@ from skulk_core.hub.sources import ModelSource
 from skulk_core.models.loading import LoadedModel, text_config
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import device_facts
+from skulk_core.types import Conventions
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -50,15 +52,24 @@ def model_record(
     )
 
 
-def sidecar_record(name: str, origin: Path | None, layout: str, precision: str) -> SidecarRecord:
+def sidecar_record(
+    name: str, origin: Path | None, layout: str, precision: str, conventions: Conventions | None = None
+) -> SidecarRecord:
     """A draft head that was loaded from ``origin``: a file, whose digest is taken, or a checkpoint's folder, or none.
 
     Raises `FileError` if the file cannot be read any more.
     """
     is_file = origin is not None and origin.is_file()
     sha256 = record_file(origin.parent, origin.name).sha256 if origin is not None and is_file else ""
-    shown = Path(name).name if os.path.isabs(name) or name.startswith(".") else name
-    return SidecarRecord(shown, sha256, layout, precision)
+    # OWNER/NAME is a path only where there is one
+    is_path = name.startswith(("/", "~", ".")) or name.count("/") > 1 or os.path.lexists(name)
+    wired = {} if conventions is None else conventions_record(conventions)
+    return SidecarRecord(Path(name).name if is_path else name, sha256, layout, precision, wired)
+
+
+def conventions_record(conventions: Conventions) -> dict[str, str]:
+    """By name, as `--convention` has them."""
+    return {name: str(getattr(value, "value", value)) for name, value in asdict(conventions).items()}
 
 
 def _name(source: ModelSource) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from skulk_core.bench.costs import Costs, measure_costs, read_costs
+from skulk_core.bench.facts import conventions_record
 from skulk_core.bench.profile import profile_text
 from skulk_core.bench.workload import ArmSpec, Check, Local, Workload
 from skulk_core.cluster.deciding import AUTO, AtDecider, Instrument
@@ -73,10 +74,13 @@ class RingInstruments(Instruments):
         return Profile(**found)
 
 
-def sidecar_at_decider(engine: ClusterEngine) -> tuple[str, str]:
-    """Layout and SHA-256 of the decider's draft head; the digest is empty where the head has no file of its own."""
+def sidecar_at_decider(engine: ClusterEngine) -> tuple[str, str, dict[str, str]]:
+    """Layout, SHA-256 and conventions of the decider's draft head.
+
+    The digest is empty where the head has no file of its own.
+    """
     found = engine.at_decider(_SIDECAR, {})
-    return found["layout"], found["sha256"]
+    return found["layout"], found["sha256"], found["conventions"]
 
 
 def at_decider() -> Mapping[str, Instrument]:
@@ -106,6 +110,7 @@ def _profile(at: AtDecider, asked: Mapping[str, Any], check: Check) -> Mapping[s
 def _sidecar(at: AtDecider, asked: Mapping[str, Any], check: Check) -> Mapping[str, Any]:
     head = at.loaded.head
     if head is None:
-        return {"layout": "none", "sha256": ""}
+        return {"layout": "none", "sha256": "", "conventions": {}}
     origin = head.origin
-    return {"layout": head.layout, "sha256": record_file(origin.parent, origin.name).sha256 if origin.is_file() else ""}
+    sha256 = record_file(origin.parent, origin.name).sha256 if origin.is_file() else ""
+    return {"layout": head.layout, "sha256": sha256, "conventions": conventions_record(head.conventions)}

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from skulk_core.bench.arms import ArmRun, CaseRun, run_case
 from skulk_core.bench.costs import Costs
 from skulk_core.bench.instruments import Instruments
+from skulk_core.bench.steady import SteadyRing
 from skulk_core.bench.texts import certified, distinct_4grams, why_failed
 from skulk_core.bench.workload import REFERENCE, ArmSpec, Workload
 from skulk_core.decode.engine import Engine
@@ -79,6 +81,7 @@ class Measurement:
             reference_by_turn=tuple(self.run.reference_by_turn),
             costs=None if costs is None else _costs_record(costs),
             arms=tuple(self._arm(arm) for arm in self.run.arms),
+            losses=self.run.losses,
         )
 
     def _arm(self, arm: ArmRun) -> Arm:
@@ -102,20 +105,30 @@ class Measurement:
 
 
 def measure(bench: Bench, measurement: Measurement, watch: Watch) -> None:
-    """Measure the case, into ``measurement``. Whatever ``watch`` raises ends it; what there is until then stays."""
-    run, instruments = measurement.run, bench.instruments
+    """Measure the case, into ``measurement``. Whatever ``watch`` raises ends it; what there is until then stays.
+
+    Raises `RingChanged` where hosts are lost for good; what they disturb before they are back is measured again.
+    """
+    run, instruments, ring = measurement.run, bench.instruments, SteadyRing(bench.engine)
     ours = [arm for arm in run.arms if arm.spec.peer is None]
-    before = None if instruments is None else _costs(instruments, run.workload, _depths(ours), watch)
-    run_case(bench.engine, run, watch.check, watch.texts)
+
+    def costs(measuring: Instruments) -> Costs:
+        return ring.measured(lambda: _costs(measuring, run.workload, _depths(ours), watch))
+
+    before = None if instruments is None else costs(instruments)
+    run_case(bench.engine, run, watch.check, watch.texts, ring)
     if instruments is not None and before is not None:
         # taken before and after: machines drift
-        measurement.costs = before.mean(_costs(instruments, run.workload, _depths(ours), watch))
+        measurement.costs = before.mean(costs(instruments))
     if instruments is not None and bench.profile:
         for arm in ours:
             watch.step(f"profiling {arm.spec.name}")
-            measurement.profiles[arm.spec.name] = instruments.profile(arm.spec, run.workload, watch.check)
+            found = ring.measured(partial(instruments.profile, arm.spec, run.workload, watch.check))
+            measurement.profiles[arm.spec.name] = found
+    run.losses = ring.losses
     if bench.certify and run.workload.settings.is_greedy:
         for name, certificate in certified(bench.engine, run, watch.replayed):
+            ring.require()
             measurement.certificates[name] = certificate
             watch.check()
 

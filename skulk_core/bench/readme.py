@@ -6,12 +6,14 @@ A table stands between two lines of comment, and is written anew whenever its re
     …
     <!-- /receipts -->
 
-`depths` is the table of one receipt's arms, `facts` its machine and versions in a line, `cases` a line for each case,
-`split` where the time went, `costs` what the parts of a round cost, `prompt` how long every arm took to read the
-prompts; `sidecar` compares acceptance in several receipts, `links` gains over links of several hosts, a line for each.
+`command` is the command that a receipt was made with, `depths` the table of its arms, `facts` its machine and versions
+in a line, `cases` a line for each case, `split` where the time went, `costs` what the parts of a round cost, `prompt`
+how long every arm took to read the prompts; `sidecar` compares acceptance in several receipts, `links` gains over links
+of several hosts, a line for each.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from skulk_core.errors import FormatError
 from skulk_core.formats.receipt import Receipt
 from skulk_core.formats.receipt_reading import read_receipt
 
+_QUIET = ("-q", "--quiet")
 _BLOCK = re.compile(
     r"(<!-- receipts: (?P<view>\S+)(?P<files>(?: \S+)+) -->\n)(?P<old>.*?)(<!-- /receipts -->)", re.DOTALL
 )
@@ -116,7 +119,18 @@ def _sidecar(receipts: Sequence[Receipt]) -> str:
     return markdown_table(Table((*columns, ("tokens that differ", True)), tuple(rows)))
 
 
+def _command(receipts: Sequence[Receipt]) -> str:
+    """As a block of code, with a folder of its reader's own and without what only makes it quiet."""
+    lines = []
+    for receipt in receipts:
+        words = [word for word in shlex.split(receipt.command) if word not in _QUIET]
+        words = ["DIR" if before == "--out" else word for before, word in zip(["", *words], words, strict=False)]
+        lines.append(f"    {shlex.join(words)}")
+    return "\n".join(lines)
+
+
 _VIEWS: dict[str, Callable[[Sequence[Receipt]], str]] = {
+    "command": _command,
     "depths": _depths,
     "cases": _cases,
     "split": _split,

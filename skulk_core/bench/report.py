@@ -34,7 +34,8 @@ def markdown_report(receipt: Receipt) -> str:
     values = _values(receipt)
     lines = [f"# {in_markdown(values['title'])}", ""]
     if not receipt.complete:
-        lines += ["**Incomplete:** it was interrupted; these are the figures until then.", ""]
+        why = in_markdown(receipt.why_incomplete)
+        lines += [f"**Incomplete:** {why}; these are the figures until then.", ""]
     lines += [markdown_table(Table((("", False), ("", False)), tuple(facts(receipt)))), ""]
     if len(receipt.cases) > 1:
         lines += ["## All cases", "", markdown_table(cases_table(receipt)), ""]

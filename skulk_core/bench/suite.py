@@ -26,8 +26,8 @@ class SuiteCase:
     context: int | None = None
 
 
-def suite(num_turns: int, context_tokens: int | None) -> Sequence[SuiteCase]:
-    """The cases; contexts that the model was not made for are left out."""
+def suite(num_turns: int) -> Sequence[SuiteCase]:
+    """The cases, for a model that can have them all."""
     cases = []
     for temperature in (0.0, _WARM):
         for kind in KINDS:
@@ -37,9 +37,7 @@ def suite(num_turns: int, context_tokens: int | None) -> Sequence[SuiteCase]:
     mixed = PromptSet(MIXED, named_set(MIXED).texts[:_PROMPTS_OF_A_KIND])
     for temperature in (0.0, _WARM):
         cases.append(_case(MIXED, mixed, temperature, _LONG, 1))
-    for context in _CONTEXTS:
-        if context_tokens is None or context + _SHORT <= context_tokens:
-            cases.append(_case(MIXED, mixed, 0.0, _SHORT, num_turns, context))
+    cases += [_case(MIXED, mixed, 0.0, _SHORT, num_turns, context) for context in _CONTEXTS]
     return cases
 
 

@@ -135,12 +135,22 @@ def split_table(case: Case) -> Table:
 
 def cases_table(receipt: Receipt) -> Table:
     """One line for each case: its best arm beside plain decoding."""
-    names = ("case", "depth 0 tok/s", "best", "tok/s", "× depth 0", "from–to", "distinct 4-grams", "certificates")
+    names = (
+        "case",
+        "depth 0 tok/s",
+        "best",
+        "tok/s",
+        "× depth 0",
+        "from–to",
+        "drift",
+        "distinct 4-grams",
+        "certificates",
+    )
     rows = []
     for case in receipt.cases:
         best, plain = case.best, case.arm(case.reference)
         if best is None or plain is None:
-            rows.append((case.name, "", "", "", "", "", "", "not measured"))
+            rows.append((case.name, *[""] * (len(names) - 2), "not measured"))
             continue
         figures = case.figures(best)
         failed = [arm.name for arm in case.arms if arm.failed is not None]
@@ -152,11 +162,12 @@ def cases_table(receipt: Receipt) -> Table:
                 median(figures.tokens_per_s, 1),
                 median(figures.speedup, 2),
                 spread(figures.speedup, 2),
+                "" if case.drift is None else f"{case.drift:+.0%}",
                 percent(best.distinct_4grams),
                 f"FAILED: {', '.join(failed)}" if failed else certificate(best, case),
             )
         )
-    numbers = (False, True, False, True, True, True, True, False)
+    numbers = (False, True, False, True, True, True, True, True, False)
     return Table(tuple(zip(names, numbers, strict=True)), tuple(rows)).without_empty()
 
 
@@ -169,6 +180,7 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
     found = [
         ("model", ", ".join([*of_model, f"{model.nbytes / 1e6:,.0f} MB, {model.num_layers} layers"])),
         ("draft head", "none" if sidecar is None else f"{sidecar.name} ({sidecar.layout}, {sidecar.precision})"),
+        ("wired", "" if sidecar is None else ", ".join(f"{k} {v}" for k, v in sidecar.conventions.items())),
         ("sidecar's sha256", sidecar.sha256 if sidecar is not None else ""),
         ("machine", f"{machine.processor}, {machine.cores} cores, {machine.memory_nbytes / 1e9:.0f} GB"),
         ("system", f"{machine.system}; {machine.backend} {machine.device}; BLAS {machine.blas}{threads}"),
@@ -176,32 +188,30 @@ def facts(receipt: Receipt) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{name} {version}" for name, version in receipt.versions.items() if version)),
         ("started", f"{receipt.started}, took {receipt.took_s:,.0f} s"),
         ("command", receipt.command),
+        ("left out", "; ".join(receipt.left_out)),
     ]
     return [(name, value) for name, value in found if value]
 
 
 def notes(case: Case) -> list[str]:
     """What one must know to read the figures of a case, a sentence each."""
-    sampling, prompts = case.sampling, case.prompts
+    prompts = case.prompts
     lengths = (
         f"{min(prompts.tokens)} to {max(prompts.tokens)}" if len(set(prompts.tokens)) > 1 else f"{prompts.tokens[0]}"
     )
-    drawn = "greedy" if case.is_greedy else f"temperature {sampling.temperature:g}, seed {sampling.seed}"
     said = [
         f"{len(prompts.tokens)} prompts ({prompts.name}, {lengths} tokens), {case.tokens} tokens each, "
-        f"{case.turns} turn{'s' if case.turns > 1 else ''}, {drawn}; figures are medians."
+        f"{case.turns} turn{'s' if case.turns > 1 else ''}, {chosen(case)}; figures are medians."
     ]
     said += [f"{arm.name} FAILED: {arm.failed}." for arm in case.arms if arm.failed is not None]
     said += [f"{arm.name} was not measured: {arm.skipped}." for arm in case.arms if arm.skipped is not None]
     compared = [arm.certificate.compared for arm in case.arms if arm.certificate is not None]
     if compared:
         said.append(f"{max(compared)} tokens of every arm were compared with plain decoding (certificate).")
-    if case.drift is not None and case.turns > 1:
-        least, greatest = min(case.reference_by_turn) - 1, max(case.reference_by_turn) - 1
-        said.append(
-            f"Drift: {case.reference} took {abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time in the "
-            f"last turn than in the first (all turns: from {least:+.1%} to {greatest:+.1%})."
-        )
+    said += _drift(case)
+    if case.losses:
+        times = "once" if case.losses == 1 else f"{case.losses} times"
+        said.append(f"A host was lost and came back {times}; what that disturbed was measured again.")
     if any(arm.profile is not None and arm.profile.link_s for arm in case.arms):
         said.append(
             "Parts of a round are those of the deciding host. It waits for rows during laps (link): for links, and for "
@@ -218,6 +228,40 @@ def notes(case: Case) -> list[str]:
             "Drawn tokens cannot be compared one by one: their distribution is that of plain decoding by proof."
         )
     return said
+
+
+def chosen(case: Case) -> str:
+    """How tokens were chosen, in words: everything that is not as it is by default."""
+    one = case.sampling
+    parts = ["greedy"] if case.is_greedy else [f"temperature {one.temperature:g}"]
+    options = (
+        ("top-p", one.top_p, 1.0),
+        ("top-k", one.top_k, 0),
+        ("min-p", one.min_p, 0.0),
+        ("repetition penalty", one.repetition_penalty, 1.0),
+        ("presence penalty", one.presence_penalty, 0.0),
+        ("frequency penalty", one.frequency_penalty, 0.0),
+    )
+    parts += [f"{name} {value:g}" for name, value, default in options if value != default]
+    biases = [f"{token} {'never' if value is None else format(value, '+g')}" for token, value in one.logit_bias.items()]
+    parts += [f"logit bias of token {', '.join(biases)}"] if biases else []
+    if case.is_greedy:
+        return ", ".join([*parts, *([f"exactness {case.exactness}"] if case.exactness != "argmax" else [])])
+    return ", ".join([*parts, f"seed {one.seed}", f"drafts judged by {one.accept}"])
+
+
+def _drift(case: Case) -> list[str]:
+    """What the machine's speed did between the first turn and the last, or within the only one."""
+    if case.drift is None:
+        return []
+    by = f"{abs(case.drift):.1%} {'more' if case.drift >= 0 else 'less'} time"
+    if case.turns == 1:
+        return [f"Drift: {case.reference} took {by} for its first text when that was decoded again at the end."]
+    least, greatest = min(case.reference_by_turn) - 1, max(case.reference_by_turn) - 1
+    return [
+        f"Drift: {case.reference} took {by} in the last turn than in the first (all turns: from {least:+.1%} to "
+        f"{greatest:+.1%})."
+    ]
 
 
 def links_table(receipts: Sequence[Receipt]) -> Table:
@@ -249,7 +293,7 @@ def links_table(receipts: Sequence[Receipt]) -> Table:
         rows.append(
             (
                 str(receipt.hosts),
-                link(receipt) or "as it is",
+                receipt.links_made or "as it is",
                 "" if round_s is None else f"{1000 * round_s:.1f}",
                 number(plain.total_tokens_per_s, 1),
                 best.name,
@@ -289,7 +333,11 @@ def certificate(arm: Arm, case: Case) -> str:
     """What the comparison with plain decoding found."""
     found = arm.certificate
     if found is None:
-        return "drawn" if not case.is_greedy else "none"
+        if not case.is_greedy:
+            return "drawn"
+        # without a certificate it is known at least whether the text is another one
+        alike = {True: f"none; as {case.reference}", False: f"none; NOT as {case.reference}"}
+        return "none" if arm.same_as_reference is None else alike[arm.same_as_reference]
     if found.divergences == 0:
         return "exact"
     verdict = "within rounding" if found.holds else "by more than rounding"
@@ -316,18 +364,12 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{share:.0%}"
 
 
-def link(receipt: Receipt) -> str:
-    """What every link between neighbours was made to be; empty where nothing was changed."""
-    delay = f"{receipt.link_delay_ms:g} ms one way" if receipt.link_delay_ms else ""
-    rate = "" if receipt.link_rate_mbps is None else f"{receipt.link_rate_mbps:g} Mbit/s"
-    return ", ".join(filter(None, (delay, rate)))
-
-
 def _hosts(receipt: Receipt) -> str:
-    made = link(receipt)
+    made = receipt.links_made
     parts = " + ".join(str(stage.end - stage.start) for stage in receipt.stages)
     layers = f", layers {parts}" if parts and receipt.stages[-1].start else ""
-    return f"{receipt.hosts}{layers}" + (f", every link made to be {made}" if made else "")
+    how = "".join(f", {word}" for word in (receipt.shard, receipt.backend) if word)
+    return f"{receipt.hosts}{layers}{how}" + (f", every link made to be {made}" if made else "")
 
 
 def median(found: Range | None, digits: int) -> str:

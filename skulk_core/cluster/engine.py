@@ -142,6 +142,11 @@ class ClusterEngine(Engine):
     def stats(self) -> Stats:
         return self._stats
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        ranks = [] if self._epoch is None else [(one.host.name, one.assignment) for one in self._epoch.members]
+        return tuple(f"{name}: layers [{part.start}, {part.end})" for name, part in ranks)
+
     def working(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -218,16 +223,23 @@ class ClusterEngine(Engine):
     def at_decider(self, what: str, asked: Mapping[str, object]) -> Frame:
         """Have the decider measure ``what``; the text that was begun last cannot go on afterwards.
 
-        Raises `SkulkError` if a worker is lost: what another ring would measure is no answer.
+        Raises `SkulkError` if a worker is lost: what another ring would measure is no answer. Whatever is asked next
+        finds a new ring then; `ClusterLost` says that there is none.
         """
         self._text += 1
-        if self._epoch is None:
-            self._begin_epoch()
-        self.epoch.ask("measure", text=self._text, what=what, asked=dict(asked))
         try:
+            if self._epoch is None:
+                self._begin_epoch()
+            self.epoch.ask("measure", text=self._text, what=what, asked=dict(asked))
             found: Frame = self._heard("measured", self._text, _PASS_S)["found"]
+        except (ClusterError, PeerError) as error:
+            if not isinstance(error, ClusterLost) and not getattr(error, "error", ""):
+                self._close_lost()
+                self._recovery.failed(error)
+            raise
         finally:
             self._stop(self._text)
+        self._recovery.progressed()
         return found
 
     def reset_peaks(self) -> None:

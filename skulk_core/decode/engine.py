@@ -44,6 +44,11 @@ class Engine(Protocol):
         """Of the text that was begun last; counted on while it is decoded."""
         ...
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What each rank is and holds now, in words; empty in one process. Others after a loss are another ring."""
+        ...
+
     def working(self) -> AbstractContextManager[None]:
         """Entered around a text."""
         ...
@@ -102,6 +107,10 @@ class LocalEngine(Engine):
     @property
     def stats(self) -> Stats:
         return self.decoder.stats
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ()
 
     def working(self) -> AbstractContextManager[None]:
         entered: AbstractContextManager[None] = wired_limit(self._target.model)

@@ -79,6 +79,10 @@ class ProgramError(SkulkError):
         super().__init__(f"{program}: {reason}")
 
 
+class EditorError(ProgramError):
+    """A person's editor did not do its work."""
+
+
 class ProgramMissing(ProgramError):
     """An external program is needed and not installed."""
 

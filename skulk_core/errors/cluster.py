@@ -72,6 +72,14 @@ class ClusterLost(ClusterError):
         super().__init__("", "; ".join([reason, *failures]))
 
 
+class RingChanged(ClusterError):
+    """Hosts were lost for good in the middle of a measurement: `before` and `after` are numbers of ranks."""
+
+    def __init__(self, before: int, after: int) -> None:
+        self.before, self.after = before, after
+        super().__init__("", f"the ring is another one, of {after} instead of {before} hosts: it is not measured on")
+
+
 class PeerError(ClusterError):
     """Another host, or a process of ours there, cannot be used. `host` is its name on the command line."""
 

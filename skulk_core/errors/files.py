@@ -22,6 +22,14 @@ class FormatError(FileError):
         super().__init__(path, f"{where}: {reason}")
 
 
+class UnfinishedCard(FileError):
+    """A person's own card of `model` that they edited and that breaks the schema; `path` keeps what they wrote."""
+
+    def __init__(self, path: Path | str, reason: str, model: str) -> None:
+        self.model = model
+        super().__init__(path, reason)
+
+
 class OtherManifest(FormatError):
     """A manifest of ours, of another kind of folder than the one that was asked for."""
 

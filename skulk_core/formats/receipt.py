@@ -253,7 +253,8 @@ class Case:
     """Arms that were measured in turn, on the same prompts.
 
     `reference_by_turn` are median seconds a token of the reference arm in each turn over those of the first: what the
-    machine's speed did meanwhile.
+    machine's speed did meanwhile; of a single turn its first text, decoded once more at the end. `losses` counts how
+    often a host was lost and came back; what that disturbed was measured again.
     """
 
     name: str
@@ -266,6 +267,7 @@ class Case:
     reference_by_turn: tuple[float, ...]
     costs: CostsRecord | None
     arms: tuple[Arm, ...]
+    losses: int = 0
 
     @property
     def drift(self) -> float | None:
@@ -352,12 +354,16 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class SidecarRecord:
-    """The draft head. `sha256` is that of its file, empty where it has none of its own (a head in the checkpoint)."""
+    """The draft head. `sha256` is that of its file, empty where it has none of its own (a head in the checkpoint).
+
+    `conventions` say how it was wired, by their names; empty in receipts of earlier versions, and where there are none.
+    """
 
     name: str
     sha256: str
     layout: str
     precision: str
+    conventions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -376,7 +382,9 @@ class Receipt:
     `link_delay_ms` is a delay that was added one way to every link between neighbours, `link_rate_mbps` the Mbit/s that
     each was limited to, None if it was not. `stages` are the hosts' parts, empty on one.
 
-    An interrupted one is not `complete` and holds what was measured until then.
+    One that ended early is not `complete`, holds what was measured until then, and says why in `ended_by`.
+    `left_out` are cases of a suite that the model's context is too short for. `shard` and `backend` are how several
+    hosts divided the model and what carried rows between them, as the options of these names; empty on one host.
     """
 
     complete: bool
@@ -392,6 +400,22 @@ class Receipt:
     cases: tuple[Case, ...]
     link_rate_mbps: float | None = None
     stages: tuple[StageRecord, ...] = ()
+    ended_by: str = ""
+    left_out: tuple[str, ...] = ()
+    shard: str = ""
+    backend: str = ""
+
+    @property
+    def why_incomplete(self) -> str:
+        """Why it ended early, in words; receipts of earlier versions could only be interrupted."""
+        return self.ended_by or "it was interrupted"
+
+    @property
+    def links_made(self) -> str:
+        """What every link between neighbours was made to be, in words; empty where nothing was changed."""
+        delay = f"{self.link_delay_ms:g} ms one way" if self.link_delay_ms else ""
+        rate = "" if self.link_rate_mbps is None else f"{self.link_rate_mbps:g} Mbit/s"
+        return ", ".join(filter(None, (delay, rate)))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, figures included."""

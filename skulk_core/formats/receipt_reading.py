@@ -56,7 +56,9 @@ def _check(path: Path, receipt: Receipt) -> None:
             for place, sample in enumerate(arm.samples):
                 if sample.tokens < 1 or sample.decode_s <= 0 or sample.prefill_s < 0:
                     raise FormatError(path, f"{trail}.samples[{place}]", "has no tokens, or took no time")
-            counts = arm.counts
+            certificate, counts = arm.certificate, arm.counts
+            if arm.is_ours and arm.failed is None and certificate is not None and not certificate.holds:
+                raise FormatError(path, f"{trail}.failed", "is null, though its certificate does not hold")
             if counts is not None and not _possible(counts):
                 raise FormatError(path, f"{trail}.counts", "cannot be: more accepted than judged, or other lengths")
 

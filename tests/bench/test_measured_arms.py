@@ -1,6 +1,7 @@
 """Arms are measured in turn, and an arm whose text is not plain decoding's has failed, however fast it was."""
 
 from collections.abc import Generator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from skulk_core.bench.arms import CaseRun
 from skulk_core.bench.instruments import LocalInstruments
 from skulk_core.bench.measure import Bench, Measurement, measure
 from skulk_core.bench.prompts import encode, named_set
+from skulk_core.bench.tables import notes
 from skulk_core.bench.texts import distinct_4grams
 from skulk_core.bench.workload import ArmSpec, Local, Skipped, Workload
 from skulk_core.decode.engine import LocalEngine
@@ -60,6 +62,21 @@ class Noting(LocalEngine):
             yield round_
 
 
+class Clocked(Noting):
+    """Every prompt takes three seconds of its clock, every round two."""
+
+    now_s = 0.0
+
+    def prefill(self, prompt: Sequence[int], depth: Any, *args: Any, **options: Any) -> int:
+        self.now_s += 3.0
+        return super().prefill(prompt, depth, *args, **options)
+
+    def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
+        for round_ in super().rounds(max_tokens, stop_tokens):
+            self.now_s += 2.0
+            yield round_
+
+
 def workload(num_turns: int = 2, **settings: Any) -> Workload:
     model = demo()
     session = Session(model, demo_head().head)
@@ -90,11 +107,26 @@ def test_arms_take_turns_on_every_prompt() -> None:
     assert case.reference_by_turn[0] == 1.0
 
 
+def test_all_the_time_that_a_text_takes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A speed is believed; whether half its seconds were left out, no figure of a receipt would show."""
+    engine = Clocked()
+    monkeypatch.setattr("skulk_core.bench.arms.time", SimpleNamespace(perf_counter=lambda: engine.now_s))
+    case = measured(engine, workload(), [ArmSpec.fixed(0), ArmSpec.fixed(2)], Quiet())
+    for arm in case.arms:
+        assert {sample.prefill_s for sample in arm.samples} == {3.0}
+        assert arm.counts is not None
+        assert sum(sample.decode_s for sample in arm.samples) == 2.0 * arm.counts.rounds
+        assert sum(sample.tokens for sample in arm.samples) == arm.counts.tokens
+        assert arm.total_tokens_per_s == arm.counts.tokens / (2.0 * arm.counts.rounds)
+    assert case.arms[0].samples[0].decode_s == 2.0 * (TOKENS - 1)
+
+
 def test_one_turn_still_tells_of_drift() -> None:
     engine = Noting()
     case = measured(engine, workload(num_turns=1), [ArmSpec.fixed(0), ArmSpec.fixed(1)], Quiet())
     assert engine.begun[-1] == 0
     assert len(case.reference_by_turn) == 2
+    assert "first text when that was decoded again" in " ".join(notes(case))
 
 
 def test_every_arm_is_counted_and_certified() -> None:

@@ -23,7 +23,9 @@ def test_readme_has_the_figures_of_its_receipts() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("view", ["depths", "facts", "cases", "split", "costs", "prompt", "links", "sidecar"])
+@pytest.mark.parametrize(
+    "view", ["command", "depths", "facts", "cases", "split", "costs", "prompt", "links", "sidecar"]
+)
 def test_a_changed_figure_is_written_over(tmp_path: Path, view: str) -> None:
     (tmp_path / "a.json").write_text(receipt().to_json(), encoding="utf-8")
     page = f"before\n<!-- receipts: {view} a.json -->\n| 99.9 |\n<!-- /receipts -->\nafter\n"
@@ -40,6 +42,14 @@ def test_the_depths_are_those_of_the_receipt(tmp_path: Path) -> None:
     row = next(line for line in made.splitlines() if line.startswith("| depth 3 "))
     assert "| 332.9 |" in row
     assert "| 1.92 |" in row
+
+
+def test_the_command_is_that_of_the_receipt(tmp_path: Path) -> None:
+    """Whoever repeats it would measure something else than the table shows."""
+    said = "skulk bench demo --runs 5 --out mine -q"
+    (tmp_path / "a.json").write_text(receipt(command=said).to_json(), encoding="utf-8")
+    made = with_results(tmp_path / "x", "<!-- receipts: command a.json -->\n<!-- /receipts -->", tmp_path)
+    assert made.splitlines()[1] == "    skulk bench demo --runs 5 --out DIR"
 
 
 def test_a_table_without_its_receipt_is_an_error(tmp_path: Path) -> None:

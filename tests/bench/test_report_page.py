@@ -13,7 +13,8 @@ import pytest
 from receipts import arm, case, receipt
 
 from skulk_core.bench.report import html_report, markdown_report
-from skulk_core.formats.receipt import ModelRecord, Receipt
+from skulk_core.bench.tables import notes
+from skulk_core.formats.receipt import ModelRecord, Receipt, SamplingRecord
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & {{ 7 * 7 }} | `x` [a](javascript:b)\n# h"
@@ -74,6 +75,8 @@ def test_the_page_is_whole_at_every_width_and_in_both_schemes(
                 }).length; }"""
         )
         assert outer == 0, "something is drawn beyond its plot"
+    # a page that is light in both schemes is readable, and a lamp in the face at night
+    assert page.evaluate(_BODY_LIGHT) < 0.1 if scheme == "dark" else page.evaluate(_BODY_LIGHT) > 0.8
     # WCAG's contrast of words with what is behind them
     assert page.evaluate(_LEAST_CONTRAST) >= 4.5
 
@@ -162,8 +165,39 @@ def test_a_suite_has_a_line_for_every_case() -> None:
     assert [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| case ")][1:] == [
         f"| case {number}" for number in range(3)
     ]
+    # two turns, the second a tenth slower: what a case says of the machine while it was measured
+    assert "| drift |" in table
+    assert table.count("| +10% |") == 3
+    note = "Drift: depth 0 took 10.0% more time in the last turn than in the first (all turns: from +0.0% to +10.0%)."
+    assert note in notes(case())
+    alone = notes(case(turns=1, reference_by_turn=(1.0, 0.95)))
+    assert "Drift: depth 0 took 5.0% less time for its first text when that was decoded again at the end." in alone
 
 
+def test_how_tokens_were_chosen_is_told() -> None:
+    """Speeds under penalties, or of drawn tokens, are others: a reader must see what was measured."""
+    drawn = SamplingRecord(0.7, 0.9, 40, 0.05, 1.1, 0.2, 0.3, {"5": -2.0, "7": None}, 9, "token")
+    said = notes(case(sampling=drawn, exactness="distribution"))[0]
+    for one in (
+        "temperature 0.7, top-p 0.9, top-k 40, min-p 0.05, repetition penalty 1.1, presence penalty 0.2",
+        "frequency penalty 0.3, logit bias of token 5 -2, 7 never, seed 9, drafts judged by token;",
+    ):
+        assert one in said
+    assert "2 turns, greedy; figures" in notes(case())[0]
+    assert "greedy, exactness strict; figures" in notes(case(exactness="strict"))[0]
+
+
+def test_a_text_that_is_another_shows_without_a_certificate() -> None:
+    """With --no-certify the fastest arm may have decoded something else, which nobody would see."""
+    arms = [arm(0, 1.0, certificate=None), arm(1, 3.0, certificate=None, same_as_reference=False)]
+    table = markdown_report(receipt(cases=(case(arms=tuple(arms)),))).split("## docs")[1]
+    assert "none; as depth 0" in table
+    assert "none; NOT as depth 0" in table
+
+
+_BODY_LIGHT = """() => {
+  const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
+  return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255; }"""
 _LEAST_CONTRAST = """() => {
   const part = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
   const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);

@@ -37,6 +37,8 @@ def test_a_receipt_of_a_ring_has_what_one_of_a_host_has(skulk: Program, one_prom
     assert found.sidecar is not None
     assert found.sidecar.sha256 == sha256(demo_sidecar().read_bytes()).hexdigest()
     assert found.sidecar.layout == "qwen_mtp"
+    assert found.sidecar.conventions["concat_order"] == "embedding_first"
+    assert (found.shard, found.backend) == ("pipeline", "ring")
     (only,) = found.cases
     assert only.costs is not None
     # two links a lap, in every pass and in what is predicted from it
@@ -62,7 +64,7 @@ def test_a_receipt_of_a_ring_has_what_one_of_a_host_has(skulk: Program, one_prom
         assert said in page
 
 
-def test_ctrl_c_leaves_nothing_behind(skulk: Program, one_prompt: Path, tmp_path: Path) -> None:
+def test_a_closed_terminal_leaves_nothing_behind(skulk: Program, one_prompt: Path, tmp_path: Path) -> None:
     """The proxy's ports and the workers behind it end with the benchmark, which writes what there is."""
     long = ("--draft-depth", "1", "--tokens", "200", "--runs", "500", "--prompts", one_prompt)
     terminal = OnTerminal(skulk, "bench", "demo", *SLOW, *long, "--out", tmp_path / "out", COLUMNS="120")
@@ -71,9 +73,9 @@ def test_ctrl_c_leaves_nothing_behind(skulk: Program, one_prompt: Path, tmp_path
     workers = [os.pidfd_open(int(child)) for child in _children(pid)]
     ports = _listening(pid)
     assert len(workers) == len(ports) == 2
-    terminal.process.send_signal(signal.SIGINT)
+    terminal.process.send_signal(signal.SIGHUP)
     done = terminal.finish()
-    assert done.code == 130, done.stderr
+    assert done.code == 129, done.stderr
     assert "Traceback" not in done.stderr
     assert wait_until_gone(workers)
     for descriptor in workers:

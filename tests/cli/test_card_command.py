@@ -123,6 +123,10 @@ def test_a_card_is_followed_by_run(catalog: Path, tmp_path: Path) -> None:
     # what the command line says wins
     given = in_process("run", "demo", "x", "--max-tokens", "4", "--draft-depth", "1", "--json").answer
     assert given["stats"]["draft_depth"] == 1
+    # as `skulk tune` leaves it where drafts do not pay: nobody asked for plain decoding on this command line
+    assert in_process("card", "set", "demo", "--depth", "0").code == 0
+    plain = in_process("run", "demo", "x", "--max-tokens", "4").stderr
+    assert "depth 0: your card of demo says 0; `skulk card set demo --depth N` changes it" in plain
     assert in_process("card", "set", folder, "--depth", "3", "--sidecar", _demo_sidecar()).code == 0
     (_, card) = read_cards(catalog)
     assert card.model == str(folder.resolve())
@@ -148,6 +152,22 @@ def test_an_editor_opens_the_card(catalog: Path, tmp_path: Path, monkeypatch: py
     assert code != 0
     assert "did you mean 'dtype'" in said
     assert catalog.read_text() == before
+    # what was typed is not lost: it is named, there, and what the editor opens next
+    (kept,) = catalog.parent.glob("card-*.yaml")
+    assert str(kept) in said.replace("\n", "")
+    assert "skulk card edit me/A" in said
+    assert "dtyp: float32" in kept.read_text()
+    editor.write_text(
+        "import sys, pathlib; p = pathlib.Path(sys.argv[-1]); p.write_text(p.read_text().replace(*sys.argv[1:3]))"
+    )
+    monkeypatch.setenv("VISUAL", f"{sys.executable} {editor} dtyp: dtype:")
+    assert in_process("card", "edit", "me/A").code == 0
+    assert read_cards(catalog)[0] == Card(model="me/A", default_depth=3, dtype="float32")
+    before = catalog.read_text()
+    assert not kept.exists()
+    monkeypatch.setenv("VISUAL", "no-such-editor")
+    in_process("card", "edit", "me/A").assert_fails(1, "no-such-editor", "VISUAL or EDITOR")
+    assert not kept.exists()
     monkeypatch.setenv("VISUAL", f"{sys.executable} -c 'raise SystemExit(3)'")
     done = in_process("card", "edit", "me/A")
     assert done.code != 0

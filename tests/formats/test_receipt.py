@@ -8,6 +8,7 @@ import pytest
 from receipts import SIDECAR_SHA256, arm, case, receipt
 
 from skulk_core.errors import FileError, FormatError
+from skulk_core.formats.receipt import CertificateRecord, Divergence
 from skulk_core.formats.receipt_reading import read_receipt
 
 Change = dict[str, Any]
@@ -17,6 +18,15 @@ def written(folder: Path, data: Any) -> Path:
     file = folder / "bench.json"
     file.write_text(json.dumps(data), encoding="utf-8")
     return file
+
+
+def test_an_arm_whose_text_was_wrong_cannot_pass_for_one_that_won(tmp_path: Path) -> None:
+    worst = Divergence(0, 5, 1, 2, 3.0)
+    wrong = arm(1, 3.0, certificate=CertificateRecord(2, 400, 1, worst, 0.01, 1e-5))
+    file = tmp_path / "bench.json"
+    file.write_text(receipt(cases=(case(arms=(arm(0, 1.0), wrong)),)).to_json(), encoding="utf-8")
+    with pytest.raises(FormatError, match="failed: is null"):
+        read_receipt(file)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:

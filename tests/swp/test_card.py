@@ -15,7 +15,7 @@ from skulk_core.formats.provenance import Licence, Manifest, Origin, SharedTenso
 from skulk_core.formats.receipt import Receipt
 from swp.card import render
 from swp.licence import require_licence
-from swp.publish import sidecar_publication
+from swp.publish import catalog_entry, sidecar_publication
 from swp.receipt import best_depth, quotable_receipt
 
 HOSTILE = (
@@ -178,6 +178,15 @@ def test_a_bench_receipt_gives_measured_figures(tmp_path: Path) -> None:
     assert "## Measured" not in render(manifest)
 
 
+def test_a_depth_of_several_hosts_is_one_of_several(tmp_path: Path) -> None:
+    """What pays over slow laps would be taken on one host, where it may not pay."""
+    manifest = write_folder(tmp_path / "x")
+    alone = catalog_entry(manifest, "org/x", receipt_for(manifest))
+    assert (alone.default_depth, alone.depth_by_hosts) == (3, ())
+    over = catalog_entry(manifest, "org/x", receipt_for(manifest, hosts=4))
+    assert (over.default_depth, over.depth_by_hosts) == (None, ((4, 3),))
+
+
 def test_every_case_of_a_suite_is_quoted(tmp_path: Path) -> None:
     manifest = write_folder(tmp_path)
     card = render(manifest, receipt=receipt_for(manifest, cases=(case(), case(name="chat"), case(name=HOSTILE))))
@@ -207,6 +216,8 @@ def test_a_receipt_of_another_sidecar_is_refused(tmp_path: Path, digest: str) ->
         ({"cases": (case(arms=(arm(0, 1.0), arm(1, 2.0, failed="token 5"))),)}, "not plain decoding"),
         ({"cases": (case(arms=(arm(0, 1.0),)),)}, "no arm with a draft head"),
         ({"cases": ()}, "no arm with a draft head"),
+        ({"hosts": 2, "link_delay_ms": 20.0}, "link_delay_ms: says that links were made to be 20 ms one way"),
+        ({"hosts": 2, "link_rate_mbps": 100.0}, "link_rate_mbps: says that links were made to be 100 Mbit/s"),
     ],
 )
 def test_a_receipt_with_nothing_to_quote_is_refused(tmp_path: Path, changes: dict[str, Any], where: str) -> None:
