@@ -14,7 +14,7 @@ from skulk_core.decode.stats import Stats
 from skulk_core.decode.text import TextStream
 from skulk_core.errors import ContextError, PromptError
 from skulk_core.heads.base import DraftHead
-from skulk_core.models.loading import LoadedModel
+from skulk_core.models.loading import FILES_AT_FAULT, LoadedModel
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness, FinishReason
 
@@ -110,7 +110,8 @@ class Session:
         tokenizer: Any = self._model.tokenizer
         try:
             return tokenizer.apply_chat_template(list(messages), tokenize=tokenize, add_generation_prompt=True)
-        except TemplateError as error:
+        except (TemplateError, *FILES_AT_FAULT) as error:
+            # a template is a program: its mistakes are those of any
             raise PromptError(f"the chat template cannot be applied ({error}); try --raw") from error
 
     def decode(

@@ -18,6 +18,7 @@ from skulk_core.errors.base import (
     ProgramMissing,
     PromptError,
     SkulkError,
+    WorkingFolderGone,
 )
 from skulk_core.errors.cluster import (
     ClusterError,
@@ -142,4 +143,5 @@ __all__ = [
     "UnsupportedTensor",
     "VindexError",
     "WorkerFailed",
+    "WorkingFolderGone",
 ]

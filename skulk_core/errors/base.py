@@ -43,6 +43,14 @@ class ModelNameError(SkulkError):
         super().__init__(f"{name}: {reason}")
 
 
+class WorkingFolderGone(SkulkError):
+    """The folder that the program was started in does not exist any more, or cannot be entered."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the working directory cannot be used: {reason}")
+
+
 class OutputError(SkulkError):
     """The answer cannot be written: a full disk, a stream that was closed before the program began."""
 

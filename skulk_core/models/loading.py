@@ -19,6 +19,7 @@ from skulk_core.formats.head_names import belongs_to_head
 from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
 from skulk_core.models.registry import config_changes, make_target, require_adapter, supported_types
+from skulk_core.models.renamed_files import as_mlx_lm_finds_it
 from skulk_core.types import LayerRange
 
 # What a configuration with a wrong value raises somewhere in mlx-lm or transformers.
@@ -158,8 +159,10 @@ def _load_folder(folder: Path, absent: Sequence[AbsentTensor] = ()) -> Parts:
     try:
         changes = {**renamed(model_type), **config_changes(said)}
         classes = partial(_trunk_classes, absent=absent)
-        model, config = load_model(folder, lazy=True, model_config=changes, get_model_classes=classes)
-    except FILES_AT_FAULT as error:
+        weights = sorted({tensor.file for tensor in headers.model})
+        with as_mlx_lm_finds_it(folder, weights) as found:
+            model, config = load_model(found, lazy=True, model_config=changes, get_model_classes=classes)
+    except (*FILES_AT_FAULT, OSError) as error:
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
             raise UnsupportedModel(model_type, supported_types()) from error

@@ -1,15 +1,19 @@
 """What a run prints when all is well: the text, the figures, the JSON object, and where the head was found."""
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head
+from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head, read_file
 from cli_runner import Finished, OnTerminal, Program, in_process
 from hub_loopback import WAIT_S, LoopbackHub, Repo
+
+from skulk_core.hub.headers import INDEX_FILE
 
 PROMPT = "Return the number of elements"
 SHORT = (PROMPT, "--max-tokens", "40")
@@ -99,6 +103,38 @@ def test_a_checkpoint_that_carries_its_own_head_uses_it_unless_another_is_named(
     named = in_process("run", folder, *SHORT, "--json", "--sidecar", DEMO_SIDECAR).answer
     assert named["sidecar"] == str(DEMO_SIDECAR)
     assert named["tokens"] == own["tokens"] == answer["tokens"]
+
+
+@pytest.mark.parametrize("name", ["mtp.safetensors", "model-mtp-00001-of-00001.safetensors"])
+def test_a_head_in_a_file_beside_the_model_is_taken(answer: dict[str, Any], name: str, tmp_path: Path) -> None:
+    """As quantised downloads have it that kept a head, in BF16; nobody should have to name what lies there."""
+    folder = demo_copy(tmp_path / "model")
+    shutil.copy(DEMO_SIDECAR, folder / name)
+    shown = in_process("run", folder, *SHORT, "--json", "--draft-depth", "4", "--verbose")
+    assert shown.answer["sidecar"] == str(folder / name)
+    assert "(beside the checkpoint)" in shown.stderr
+    assert shown.answer["stats"]["acceptance"] == answer["stats"]["acceptance"]
+    assert shown.answer["tokens"] == answer["tokens"]
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    in_process("run", folder, *SHORT).assert_fails(1, f"{name}: a git-lfs pointer")
+    assert in_process("run", folder, *SHORT, "--sidecar", DEMO_SIDECAR, "--max-tokens", "2").code == 0
+
+
+def test_a_folder_and_files_with_names_that_mlx_lm_would_not_find(
+    answer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets are a pattern to it, and weights are `model*`; the index says which files are the model's."""
+    folder = demo_copy(tmp_path / "mödel [x] *1")
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    (folder / "model-old.safetensors").write_bytes(b"half of a download")
+    tensors, _ = read_file(folder / "weights.safetensors")
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "weights.safetensors")}))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    shown = in_process("run", folder, *SHORT, "--json", "--draft-depth", "0")
+    assert (shown.code, shown.answer["tokens"]) == (0, answer["tokens"])
+    assert list(scratch.iterdir()) == []
 
 
 def test_raw_leaves_the_chat_template_out(tmp_path: Path) -> None:
