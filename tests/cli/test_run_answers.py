@@ -42,7 +42,8 @@ def answer() -> dict[str, Any]:
 def test_a_prompt_on_stdin_in_another_folder(skulk: Program, answer: dict[str, Any], tmp_path: Path) -> None:
     result = skulk.run("run", "demo", "-", *SHORT[1:], "--verbose", stdin=PROMPT.encode(), cwd=tmp_path)
     assert (result.code, result.stdout) == (0, answer["text"] + "\n")
-    model, head, conventions, figures = result.stderr.splitlines()
+    used, model, head, conventions, figures = result.stderr.splitlines()
+    assert used.startswith("BLAS: ")
     assert model.startswith("model: demo (")
     assert head.startswith("head: demo sidecar (comes with the demo)")
     assert conventions.startswith("conventions from sidecar metadata: norm_offset 1.0, concat_order embedding_first")
