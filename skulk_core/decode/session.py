@@ -34,6 +34,8 @@ class Request:
     # whether what the prompt shares with the text before need not be read again
     go_on: bool = False
     exactness: Exactness = Exactness.ARGMAX
+    # whether the text goes on where the prompt ends, in place of answering it: `TextStream`
+    continues: bool = False
 
     def allowed_tokens(self) -> int:
         """New tokens this request may have. Raises `PromptError`, `ContextError`."""
@@ -124,7 +126,7 @@ class Session:
         """
         max_tokens = request.allowed_tokens()
         stop_tokens = frozenset(self._model.tokenizer.eos_token_ids)
-        stream = TextStream(self._model.tokenizer, request.stop)
+        stream = TextStream(self._model.tokenizer, request.stop, continues=request.continues)
         ended = False
         try:
             with self._engine.working():

@@ -12,6 +12,7 @@ import pytest
 from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head, read_file
 from cli_runner import Finished, OnTerminal, Program, in_process
 from hub_loopback import WAIT_S, LoopbackHub, Repo
+from mlx_lm.utils import load_tokenizer
 
 from skulk_core.hub.headers import INDEX_FILE
 
@@ -78,6 +79,10 @@ def test_the_json_object(answer: dict[str, Any]) -> None:
     assert (answer["schema"], answer["model"], answer["sidecar"]) == (1, "demo", "demo sidecar")
     assert (answer["finish_reason"], answer["plain_because"]) == ("length", None)
     assert len(answer["tokens"]) == 40
+    # what it began with included: the text can be put behind its prompt
+    tokenizer = load_tokenizer(DEMO)
+    assert answer["text"] == tokenizer.decode(answer["tokens"])
+    assert PROMPT + answer["text"] == tokenizer.decode([*tokenizer.encode(PROMPT), *answer["tokens"]])
     stats = answer["stats"]
     assert {name: type(value) for name, value in stats.items()} == STATS
     assert stats["rounds"] < 39

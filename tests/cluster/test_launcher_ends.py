@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cli_runner import TIMEOUT_S, Program
 from cluster_rings import wait_until_gone
+from run_json_page import assert_as_documented
 
 INTERRUPTED = 130
 
@@ -95,6 +96,7 @@ def test_a_whole_answer_and_what_is_said_of_it(skulk: Program) -> None:
     assert answer["certificate"]["holds"]
     assert answer["certificate"]["compared"] == 20
     assert answer["ring"]["messages_per_round"] == 2
+    assert_as_documented(answer)
     (start, middle), (begin, end) = (rank["layers"] for rank in answer["ring"]["ranks"])
     assert (start, end) == (0, 8)
     assert middle == begin
