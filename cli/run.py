@@ -11,9 +11,9 @@ from cli import cluster, options, sampling
 from cli.answers import certified, decode_answer
 from cli.depth import DraftDepth, make_policy, read_depth
 from cli.errors import guarded
-from cli.loading import Choice, Loaded, load
+from cli.loading import NGRAM_NAME, Choice, Loaded, load
 from cli.program import EXIT_INTERRUPTED, interrupts_at_checks
-from cli.render import Reporter, figures, out
+from cli.render import Reporter, dead_head_line, figures, out
 from cli.run_json import as_json
 from skulk_core.errors import CertificateError, OptionError, PromptError
 from skulk_core.hub.refs import DEMO, parse_trunk
@@ -207,6 +207,8 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         if not json_output:
             out("\n")
         reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
+        if loaded.head_name != NGRAM_NAME and (suspicion := dead_head_line(outcome.stats, str(loaded.source.ref))):
+            reporter.note(suspicion)
         certificate = certified(session, request, outcome, reporter, interrupts) if asked.certify else None
         if json_output:
             out(json.dumps(as_json(loaded, outcome, chosen, certificate)) + "\n")
@@ -245,7 +247,8 @@ def _prompt(model: str, argument: str | None) -> str:
         except OSError as error:
             raise PromptError(f"stdin cannot be read: {error.strerror or error}") from error
         try:
-            argument = raw.decode("utf-8")
+            # the mark that some editors begin a file with is no part of its text
+            argument = raw.decode("utf-8").removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             raise PromptError(
                 f"stdin is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start}"

@@ -48,7 +48,7 @@ with `| null` is null where it says so. Seconds are seconds of a clock, counts a
     stats.synchronisations      int               waits for the device
     stats.extra_passes          int               passes beyond one a round
     ring                        object | null     several hosts; null on one
-    ring.epoch                  int               number of the ring that the text ended in; one formed later has a greater
+    ring.epoch                  int               which ring the text ended in; one formed later has a greater number
     ring.ranks                  list              objects {host, layers: [start, end)} in the order of the ranks
     ring.messages_per_round     float | null      between all ranks; null if they were not counted, as after Ctrl-C
     ring.bytes_per_round        float | null      the same, in bytes

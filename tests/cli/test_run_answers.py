@@ -4,12 +4,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head, read_file
+from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head, read_file, write_file
 from cli_runner import Finished, OnTerminal, Program, in_process
 from hub_loopback import WAIT_S, LoopbackHub, Repo
 from mlx_lm.utils import load_tokenizer
@@ -72,6 +73,30 @@ def test_one_line_of_figures(answer: dict[str, Any]) -> None:
     assert accepted.count("%") == 4
     assert depth == "depth 4"
     assert in_process("run", "demo", *SHORT, "--quiet") == Finished(0, shown.stdout, "")
+
+
+def test_the_line_says_only_what_is_known() -> None:
+    """After one token there were no rounds, and no speed but that of the prompt."""
+    assert in_process("run", "demo", PROMPT, "--max-tokens", "1").stderr == "1 token · depth 4\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_prompt(skulk: Program, answer: dict[str, Any]) -> None:
+    marked = skulk.run("run", "demo", "-", *SHORT[1:], "--json", stdin=b"\xef\xbb\xbf" + PROMPT.encode())
+    assert marked.answer["tokens"] == answer["tokens"]
+
+
+def test_a_head_whose_drafts_are_never_right_is_told_of(tmp_path: Path) -> None:
+    """Its file says all that is asked of it, and its numbers are none."""
+    tensors, said = read_file(DEMO_SIDECAR)
+    name = "mtp.norm.weight"
+    broken = {**tensors, name: replace(tensors[name], data=b"\xc0\x7f" * (len(tensors[name].data) // 2))}
+    dead = write_file(tmp_path / "mtp.safetensors", broken, said)
+    asked = ("run", "demo", PROMPT, "--sidecar", dead, "--draft-depth", "1")
+    _, told = in_process(*asked, "--max-tokens", "20").stderr.splitlines()
+    assert told.startswith("none of 18 first drafts was right: ")
+    assert "`skulk doctor demo --sidecar S`" in told
+    # too few to tell
+    assert len(in_process(*asked, "--max-tokens", "9").stderr.splitlines()) == 1
 
 
 def test_the_json_object(answer: dict[str, Any]) -> None:
