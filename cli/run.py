@@ -174,6 +174,9 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
 
     session = Session(loaded.model, loaded.drafter, loaded.engine)
     text, chosen, json_output = asked.text, asked.sampling, asked.json_output
+    context = _context(loaded, asked.context)
+    if text is not None and not asked.chats:
+        session.refuse_what_cannot_fit(text, context)
     encoded = () if asked.chats or text is None else session.encode(text, raw=asked.raw)
     with reporter.working():
         policy = make_policy(loaded, chosen, reporter, repeatable=asked.repeatable)
@@ -181,7 +184,7 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         prompt=encoded,
         depth=policy,
         max_tokens=asked.max_tokens,
-        context_tokens=_context(loaded, asked.context),
+        context_tokens=context,
         stop=asked.stops,
         sampling=chosen,
         exactness=Exactness(asked.exactness),

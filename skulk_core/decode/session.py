@@ -10,6 +10,7 @@ from skulk_core.decode.certificate import Certificate
 from skulk_core.decode.decoder import Progress
 from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.engine import Engine, LocalEngine
+from skulk_core.decode.prompt_bound import least_tokens
 from skulk_core.decode.stats import Stats
 from skulk_core.decode.text import TextStream
 from skulk_core.errors import ContextError, PromptError
@@ -80,6 +81,12 @@ class Session:
         if tokenizer.has_chat_template and not raw:
             return self.encode_chat([{"role": "user", "content": prompt}])
         return tuple(tokenizer.encode(prompt))
+
+    def refuse_what_cannot_fit(self, prompt: str, context_tokens: int | None) -> None:
+        """Raise `ContextError` for a prompt so long that it need not be encoded to know; encoding it takes minutes."""
+        least = least_tokens(self._model.tokenizer, prompt)
+        if context_tokens is not None and least >= context_tokens:
+            raise ContextError(least, context_tokens, at_least=True)
 
     @property
     def has_chat_template(self) -> bool:
