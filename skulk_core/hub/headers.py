@@ -99,7 +99,9 @@ def read_checkpoint_headers(folder: Path, absent: Collection[str] = ()) -> Check
         single = folder / MODEL_FILE
         model_files = [single] if single.is_file() else sorted(folder.glob("model*.safetensors"))
     if not model_files:
-        raise FileError(folder, f"has neither {MODEL_FILE} nor {INDEX_FILE}")
+        others = ", ".join(sorted(file.name for file in folder.glob("*.safetensors")))
+        only = f", only {others}" if others else ""
+        raise FileError(folder, f"has neither {MODEL_FILE} nor {INDEX_FILE}{only}")
     model = tuple(header for file in model_files for header in read_headers(file))
     located = {(header.name, header.file) for header in model}
     for name, file_name in weight_map.items():

@@ -133,6 +133,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "unreadable weights": (folder_in_place_of("model.safetensors"), ["model.safetensors", "is a folder"]),
     "missing tensor": (without_a_tensor, ["norm.weight"]),
     "no tokenizer": (without("tokenizer.json"), ["tokenizer.json"]),
+    "settings that are a folder": (
+        folder_in_place_of("generation_config.json"),
+        ["mlx-lm cannot load it", "Is a directory"],
+    ),
+    "weights that no index names": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "weights.safetensors"),
+        ["has neither model.safetensors nor model.safetensors.index.json, only weights.safetensors"],
+    ),
     "template that fails as any program can": (
         with_a_template("{{ messages + 3 }}"),
         ["the chat template cannot be applied", "try --raw"],
