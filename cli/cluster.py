@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.loading import NGRAM, Choice, Loaded, with_card
+from cli.loading import NGRAM, Choice, Loaded, load_backend, with_card
 from cli.options import one_of, read_conventions
 from cli.program import INTERRUPTS
 from cli.render import Reporter, say
 from skulk_core.cluster.delay_line import LinkShape
 from skulk_core.errors import OptionError
 from skulk_core.hub.refs import RepoRef, parse_trunk
-from skulk_core.runtime.device import auto_dtype, load_mlx
+from skulk_core.runtime.device import auto_dtype
 from skulk_core.types import LayerRange
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def refuse_alone(
 @contextmanager
 def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]:
     """``choice`` loaded by the workers of ``over``; they end with the block, however that ends."""
-    load_mlx()
+    load_backend(reporter)
     from cli.placing import make_planner, make_pusher
     from skulk_core.cluster.engine import ClusterEngine, Hooks
     from skulk_core.cluster.peers import parse_peers

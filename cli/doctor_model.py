@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
+from cli.loading import load_backend
 from cli.probing import as_json, in_words, measuring, summary, table
 from cli.render import Reporter, out, show, visible
 from skulk_core.catalog import Catalog
@@ -14,7 +15,7 @@ from skulk_core.errors import NoDraftHead
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import locate_model
 from skulk_core.runtime import blas
-from skulk_core.runtime.device import auto_dtype, load_mlx
+from skulk_core.runtime.device import auto_dtype
 
 if TYPE_CHECKING:
     from skulk_core.heads.verdict import Probe
@@ -31,7 +32,7 @@ def examine_head(
     catalog = Catalog.known()
     with reporter.working():
         reporter.step(f"loading {ref}")
-        load_mlx()
+        load_backend(reporter)
         from skulk_core.heads.finding import NoHead, find_head
         from skulk_core.heads.loading import stated
         from skulk_core.heads.probe import probe

@@ -1,6 +1,7 @@
 """Typed error → what to do next and the exit code; the one place where a program of ours catches errors."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -46,6 +47,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         EXIT_FAILED,
     ),
     errors.OtherSidecar: ("Measure this one: skulk bench MODEL --sidecar DIR --out FOLDER.", EXIT_FAILED),
+    errors.WorkingFolderGone: ("It was deleted, perhaps: `cd` to a folder that exists.", EXIT_FAILED),
     errors.OutputError: ("Free some space, or write the output somewhere else.", EXIT_FAILED),
     errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
     errors.NoDraftHead: (
@@ -184,6 +186,7 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
+            _require_working_folder()
             command(*args, **kwargs)
         except errors.SkulkError as error:
             if isinstance(error, errors.OutputError):
@@ -205,6 +208,14 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(EXIT_FAILED) from error
 
     return run
+
+
+def _require_working_folder() -> None:
+    """Raise `WorkingFolderGone` where relative names mean nothing: transformers cannot even be imported there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise errors.WorkingFolderGone(error.strerror or str(error)) from error
 
 
 def advice(error: errors.SkulkError) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from skulk_core.errors import FileError, NoDraftHead, OptionError, SkulkError
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import ModelSource, locate_model
 from skulk_core.runtime import blas
+from skulk_core.runtime.blas_advice import remedy, slow_without_being_asked
 from skulk_core.runtime.device import auto_dtype, load_mlx
 
 if TYPE_CHECKING:
@@ -77,6 +78,21 @@ def load(choice: Choice, reporter: Reporter) -> Loaded:
     return loaded
 
 
+def load_backend(reporter: Reporter) -> None:
+    """Import MLX, and say so if it will be slow for want of a BLAS. Raises `BackendError`, `OptionError`."""
+    load_mlx()
+    choice = blas.prepare()
+    if slow_without_being_asked(choice):
+        reporter.note(f"slow: MLX computes with the reference BLAS, because {choice.why}; {remedy(choice)}")
+
+
+def blas_line() -> str:
+    """The BLAS in use, for `--verbose`."""
+    choice = blas.prepare()
+    threads = "" if choice.threads is None else f", threads {choice.threads}"
+    return f"BLAS: {choice.name}{threads} ({choice.path or choice.why})"
+
+
 def with_card(choice: Choice, num_hosts: int, reporter: Reporter) -> Choice:
     """``choice`` with what the person's own card of the model says of everything that the command line does not.
 
@@ -118,7 +134,7 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     catalog = Catalog.known()
     # importing what computes takes seconds, too
     reporter.step(f"loading {ref}")
-    load_mlx()
+    load_backend(reporter)
     # a prompt that is too long, for one, is told of by us
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
@@ -134,6 +150,7 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     dtype = auto_dtype() if choice.dtype == "auto" else choice.dtype
     model = loading.load(source.path, dtype)
     blas.set_threads(blas.threads_for(model.target.hidden_size))
+    reporter.detail(blas_line())
     reporter.detail(f"model: {source} ({source.path}), {model.nbytes / 1e6:,.0f} MB of weights, dtype {dtype}")
     if choice.depth == 0:
         return Loaded(source, model, None, None, 0, choice.plain_because)

@@ -132,6 +132,9 @@ def _head(
         return sum(loaded_nbytes(tensor, dtype) for file in files for tensor in read_headers(file)), str(chosen)
     if chosen is None and weighed.weights.head:
         return weighed.weights.head, "the checkpoint's own"
+    if chosen is None and weighed.head_files:
+        # stored as BF16
+        return weighed.head_files_nbytes * weighed.item_nbytes // 2, f"{weighed.head_files[0]} beside the checkpoint"
     chosen = chosen or _listed(ref)
     if chosen is None:
         return 0, "none known"

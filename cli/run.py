@@ -1,9 +1,8 @@
 """`skulk run`: one prompt, one streamed answer."""
 
 import json
-import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,19 +11,17 @@ from cli import cluster, options, sampling
 from cli.answers import certified, decode_answer
 from cli.depth import DraftDepth, make_policy, read_depth
 from cli.errors import guarded
-from cli.loading import Choice, Loaded, load
+from cli.loading import NGRAM_NAME, Choice, Loaded, load
 from cli.program import EXIT_INTERRUPTED, interrupts_at_checks
-from cli.render import Reporter, figures, out
+from cli.render import Reporter, dead_head_line, figures, out
+from cli.run_json import as_json
 from skulk_core.errors import CertificateError, ClusterLost, OptionError, PromptError
 from skulk_core.hub.refs import DEMO, parse_trunk
 from skulk_core.types import Exactness, FinishReason
 
 if TYPE_CHECKING:
-    from skulk_core.decode.certificate import Certificate
-    from skulk_core.decode.session import Outcome
     from skulk_core.sampling.settings import SamplingSettings
 
-JSON_SCHEMA = 1
 # The demo model writes in the manner of Python's documentation, and repeats itself before long: of 75 openings tried,
 # the one whose continuation reads best, as far as it does.
 DEMO_PROMPT = "The server handles each request in a separate thread. If"
@@ -89,7 +86,14 @@ def run_command(
     link: cluster.Link = None,
     push: cluster.Push = False,
     allow_public_link: cluster.AllowPublicLink = False,
-    json_output: options.Json = False,
+    json_output: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object on stdout instead, when the answer has ended. Its fields are explained by "
+            "`python -m pydoc cli.run_json`.",
+        ),
+    ] = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -172,6 +176,9 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
 
     session = Session(loaded.model, loaded.drafter, loaded.engine)
     text, chosen, json_output = asked.text, asked.sampling, asked.json_output
+    context = _context(loaded, asked.context)
+    if text is not None and not asked.chats:
+        session.refuse_what_cannot_fit(text, context)
     encoded = () if asked.chats or text is None else session.encode(text, raw=asked.raw)
     with reporter.working():
         policy = make_policy(loaded, chosen, reporter, repeatable=asked.repeatable)
@@ -179,10 +186,11 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         prompt=encoded,
         depth=policy,
         max_tokens=asked.max_tokens,
-        context_tokens=_context(loaded, asked.context),
+        context_tokens=context,
         stop=asked.stops,
         sampling=chosen,
         exactness=Exactness(asked.exactness),
+        continues=not asked.chats and (asked.raw or not session.has_chat_template),
     )
     if asked.chats:
         from cli.chat import run_chat
@@ -207,6 +215,8 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         if not json_output:
             out("\n")
         reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
+        if loaded.head_name != NGRAM_NAME and (suspicion := dead_head_line(outcome.stats, str(loaded.source.ref))):
+            reporter.note(suspicion)
         certificate = None
         if asked.certify and outcome.finish_reason is not FinishReason.INTERRUPTED:
             try:
@@ -214,7 +224,7 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
             except ClusterLost as error:
                 lost = error
         if json_output:
-            out(json.dumps(_as_json(loaded, outcome, chosen, certificate, lost)) + "\n")
+            out(json.dumps(as_json(loaded, outcome, chosen, certificate, lost)) + "\n")
     if lost is not None:
         raise lost
     if outcome.finish_reason is FinishReason.INTERRUPTED:
@@ -252,7 +262,8 @@ def _prompt(model: str, argument: str | None) -> str:
         except OSError as error:
             raise PromptError(f"stdin cannot be read: {error.strerror or error}") from error
         try:
-            argument = raw.decode("utf-8")
+            # the mark that some editors begin a file with is no part of its text
+            argument = raw.decode("utf-8").removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             raise PromptError(
                 f"stdin is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start}"
@@ -270,65 +281,3 @@ def _context(loaded: Loaded, asked: int | None) -> int | None:
     if asked is not None and own is not None and asked > own:
         raise OptionError("--context", asked, f"the model was made for {own} tokens")
     return asked or own
-
-
-def _as_json(
-    loaded: Loaded,
-    outcome: "Outcome",
-    chosen: "SamplingSettings",
-    certificate: "Certificate | None",
-    lost: ClusterLost | None,
-) -> dict[str, object]:
-    stats = outcome.stats
-    return {
-        "schema": JSON_SCHEMA,
-        "model": str(loaded.source),
-        "sidecar": loaded.head_name,
-        "text": outcome.text,
-        "tokens": outcome.tokens,
-        "finish_reason": outcome.finish_reason,
-        "error": None if lost is None else str(lost),
-        "plain_because": loaded.plain_because,
-        "sampling": asdict(chosen) | {"logit_bias": [[token, _finite(bias)] for token, bias in chosen.logit_bias]},
-        "certificate": certificate and {"holds": certificate.holds, **asdict(certificate)},
-        "stats": {
-            "prompt_tokens": stats.prompt_tokens,
-            "prefill_s": stats.prefill_s,
-            "decode_s": stats.decode_s,
-            "decode_tokens_per_s": stats.decode_tokens_per_s,
-            "rounds": stats.rounds,
-            "drafted": stats.drafted,
-            "accepted": stats.accepted,
-            "acceptance": stats.acceptance,
-            "tokens_per_round": stats.tokens_per_round,
-            "draft_depth": "auto" if stats.chose_depth else stats.draft_depth,
-            "synchronisations": stats.synchronisations,
-            "extra_passes": stats.extra_passes,
-        },
-        "ring": _ring_json(loaded, outcome),
-    }
-
-
-def _finite(bias: float) -> float | str:
-    """A bias as JSON can hold it: a ban is a word."""
-    return bias if math.isfinite(bias) else str(bias)
-
-
-def _ring_json(loaded: Loaded, outcome: "Outcome") -> dict[str, object] | None:
-    """The ranks and what went between them; None on one host."""
-    if loaded.engine is None:
-        return None
-    stats = outcome.stats
-    # a text that was stopped from here was decoded on for a while by then, and nobody knows how far
-    rounds = stats.counted_rounds
-    return {
-        "epoch": loaded.engine.number,
-        "ranks": [
-            {"host": member.host.name, "layers": [member.assignment.start, member.assignment.end]}
-            for member in loaded.engine.members
-        ],
-        "messages_per_round": stats.messages / rounds if rounds else None,
-        "bytes_per_round": stats.message_nbytes / rounds if rounds else None,
-        "recoveries": stats.recoveries,
-        "recovery_s": stats.recovery_s,
-    }

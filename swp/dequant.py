@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from skulk_core.errors import FileError, MissingPackage
+from skulk_core.runtime.packages import PUBLISH, pip_command
 from swp.quantization import Values
 from swp.recipes import CAST, COPY, Recipe
 
@@ -38,7 +39,7 @@ def require_torch() -> None:
         import torch  # noqa: F401
     except ImportError as error:
         purpose = "converting weights to BF16"
-        raise MissingPackage("torch", purpose, 'pip install "skulk-mtp[publish]"') from error
+        raise MissingPackage("torch", purpose, pip_command(PUBLISH)) from error
 
 
 def shipped(recipe: Recipe, weight: Iterator[bytes], scale: bytes, per_tensor: bytes) -> Iterator[bytes]:

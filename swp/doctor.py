@@ -8,6 +8,7 @@ from huggingface_hub import constants, get_token
 
 from skulk_core.errors import FileError, OptionError, SkulkError
 from skulk_core.runtime.device import versions
+from skulk_core.runtime.packages import PUBLISH, pip_command
 from skulk_core.runtime.resources import catalog_path, templates_folder
 from skulk_core.types import Finding, Report
 from swp.hub_write import HubWriter
@@ -15,7 +16,7 @@ from swp.login import Login
 
 _NEEDED_NBYTES = 30 * 10**9  # the largest heads known: their parts in the cache, and the sidecar made of them
 _EXAMPLE = "sidecar"
-_INSTALL_TORCH = 'pip install "skulk-mtp[publish]" (without it only heads that are not quantised can be extracted)'
+_INSTALL_TORCH = f"{pip_command(PUBLISH)} (without it only heads that are not quantised can be extracted)"
 
 
 def examine(writer: HubWriter, org: str | None, folder: Path) -> Report:

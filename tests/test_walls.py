@@ -37,6 +37,11 @@ def imported(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def test_the_chain_that_contributors_read_is_this_one() -> None:
+    said = " ← ".join(", ".join(parts) for parts in LEVELS)
+    assert f"    {said}\n" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
 def arrows() -> list[tuple[Path, str]]:
     files = [file for top in ("cli", "skulk_core", "swp") for file in sorted((ROOT / top).rglob("*.py"))]
     return [

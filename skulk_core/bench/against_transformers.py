@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from skulk_core.bench.workload import ASSISTED, WITH_DRAFTS, WITH_LOOKUP, Check, Peer, PeerText, Skipped
 from skulk_core.errors import OptionError
 from skulk_core.models.loading import FILES_AT_FAULT, shortened
+from skulk_core.runtime.packages import PUBLISH, pip_command
 from skulk_core.sampling.settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class _Clock:
 
 def _why_not(against: "Against") -> str | None:
     if util.find_spec("torch") is None:
-        return "torch is not installed: pip install 'skulk-mtp[publish]'"
+        return f"torch is not installed: {pip_command(PUBLISH)}"
     if against.path.is_file():
         return "a GGUF file is not read by transformers here"
     if against.model.quantization is not None:

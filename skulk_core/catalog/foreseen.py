@@ -11,7 +11,7 @@ from skulk_core.catalog.subject import Subject
 from skulk_core.errors import FileError, OptionError
 from skulk_core.formats.cards import AUTO, Card
 from skulk_core.formats.catalog import HeadEntry
-from skulk_core.formats.head_names import belongs_to_head
+from skulk_core.formats.head_names import belongs_to_head, files_of_head
 from skulk_core.hub.headers import read_checkpoint_headers
 from skulk_core.hub.refs import DemoRef, FileRef, FolderRef, RepoRef, parse_sidecar
 from skulk_core.hub.snapshot import cached_model
@@ -63,7 +63,7 @@ def foresee(ref: _Ref, catalog: Catalog, num_hosts: int, demo_depth: int) -> For
 
 
 def _head(ref: _Ref, card: Card, catalog: Catalog, num_hosts: int, demo_depth: int) -> _Head:
-    """As `heads.finding` looks for it: the person's choice, the checkpoint's own, the catalog's."""
+    """As `heads.finding` looks for it: the person's choice, the checkpoint's own, one beside it, the catalog's."""
     if card.sidecar is not None:
         try:
             chosen = parse_sidecar(card.sidecar)
@@ -74,8 +74,9 @@ def _head(ref: _Ref, card: Card, catalog: Catalog, num_hosts: int, demo_depth: i
     if isinstance(ref, DemoRef):
         return _Head(Setting("demo sidecar", "comes with the demo"), Setting(demo_depth, "measured for the demo"))
     source = _on_disk(ref)
-    if source is not None and _carries_head(source):
-        return _Head(Setting(str(source), "the checkpoint carries it"))
+    own = None if source is None else _own_head(source)
+    if own is not None:
+        return _Head(own)
     subject = Subject.parse(str(ref)) if source is None else Subject.of(source)
     found = resolve(subject, catalog.heads)
     unseen = "" if source is not None else "; unless the checkpoint, which is not on this disk, carries one"
@@ -93,16 +94,21 @@ def _on_disk(ref: _Ref) -> ModelSource | None:
     return None if snapshot is None else ModelSource(ref, snapshot.path, snapshot.sha, snapshot.gguf)
 
 
-def _carries_head(source: ModelSource) -> bool:
-    if source.gguf is not None:
-        return False
+def _own_head(source: ModelSource) -> Setting | None:
+    """The head in the checkpoint's own files, or in a file beside them."""
+    if isinstance(source.ref, FileRef):
+        return None
     try:
-        return any(belongs_to_head(tensor.name) for tensor in read_checkpoint_headers(source.folder).model)
+        model = () if source.gguf is not None else read_checkpoint_headers(source.folder).model
     except FileError:
         if isinstance(source.ref, RepoRef):
             # a repository of GGUF files: which one is meant is known when it is fetched
-            return False
+            return None
         raise
+    if any(belongs_to_head(tensor.name) for tensor in model):
+        return Setting(str(source), "the checkpoint carries it")
+    beside = files_of_head((file.name for file in source.folder.iterdir()), {tensor.file.name for tensor in model})
+    return Setting(str(source.folder / beside[0]), "beside the checkpoint") if beside else None
 
 
 def _listed_depth(entry: object, num_hosts: int) -> Setting | None:

@@ -21,6 +21,7 @@ from skulk_core.cluster.ssh import ssh_options, why_it_ended
 from skulk_core.cluster.transport import start
 from skulk_core.errors import FileError, PeerError, ProgramMissing
 from skulk_core.formats.elsewhere import ELSEWHERE_FILE, AbsentTensor, elsewhere_text
+from skulk_core.formats.head_names import ANY_HEAD_TENSOR, belongs_to_head, files_of_head
 from skulk_core.hub.headers import INDEX_FILE, CheckpointHeaders
 from skulk_core.hub.progress import OnProgress
 
@@ -48,6 +49,9 @@ class Pusher:
             for file in sorted(self._folder.iterdir())
             if file.suffix in _BESIDE and file.name not in (ELSEWHERE_FILE, RECEIVED_FILE)
         ]
+        if needed(ANY_HEAD_TENSOR) and not any(belongs_to_head(tensor.name) for tensor in self._headers.model):
+            names = (file.name for file in self._folder.iterdir())
+            beside += [self._folder / name for name in files_of_head(names, {file.name for file in weights})]
         remote = f"{_FOLDER}/{self._name(weights)}"
         with tempfile.TemporaryDirectory(prefix="skulk-push-") as scratch:
             files = {file.name: file for file in [*beside, *wanted]}

@@ -57,7 +57,10 @@ class Conversation(abc.ABC):
             tokens.pop()
         rest = outcome.text[len(text) :]
         self._tokens = (*prompt.tokens, *tokens, *(self._session.encode_more(rest) if rest else ()))
-        self._texts = tuple(prompt.text + space + outcome.text for space in ("", self._first_space(prompt, tokens)))
+        # a template may write the answer without the space that it began with, or with one that its text has lost
+        space = self._first_space(prompt, tokens)
+        answers = (outcome.text.removeprefix(" "), outcome.text, space + outcome.text)
+        self._texts = tuple(prompt.text + answer for answer in answers)
 
     def _first_space(self, prompt: Prompt, tokens: Sequence[int]) -> str:
         """What the first token begins with and an answer's text does not: a template may write it."""
@@ -97,7 +100,8 @@ class TemplatedConversation(Conversation):
         """Add two messages."""
         self._messages += [
             {"role": "user", "content": prompt.said},
-            {"role": "assistant", "content": outcome.text},
+            # where templates want a space between their own words and an answer, they write it
+            {"role": "assistant", "content": outcome.text.removeprefix(" ")},
         ]
         self._taken(prompt, outcome)
 

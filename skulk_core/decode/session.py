@@ -10,11 +10,12 @@ from skulk_core.decode.certificate import Certificate
 from skulk_core.decode.decoder import Progress
 from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.engine import Engine, LocalEngine
+from skulk_core.decode.prompt_bound import least_tokens
 from skulk_core.decode.stats import Stats
 from skulk_core.decode.text import TextStream
 from skulk_core.errors import ContextError, PromptError
 from skulk_core.heads.base import DraftHead
-from skulk_core.models.loading import LoadedModel
+from skulk_core.models.loading import FILES_AT_FAULT, LoadedModel
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness, FinishReason
 
@@ -34,6 +35,8 @@ class Request:
     # whether what the prompt shares with the text before need not be read again
     go_on: bool = False
     exactness: Exactness = Exactness.ARGMAX
+    # whether the text goes on where the prompt ends, in place of answering it: `TextStream`
+    continues: bool = False
 
     def allowed_tokens(self) -> int:
         """New tokens this request may have. Raises `PromptError`, `ContextError`."""
@@ -79,6 +82,12 @@ class Session:
             return self.encode_chat([{"role": "user", "content": prompt}])
         return tuple(tokenizer.encode(prompt))
 
+    def refuse_what_cannot_fit(self, prompt: str, context_tokens: int | None) -> None:
+        """Raise `ContextError` for a prompt so long that it need not be encoded to know; encoding it takes minutes."""
+        least = least_tokens(self._model.tokenizer, prompt)
+        if context_tokens is not None and least >= context_tokens:
+            raise ContextError(least, context_tokens, at_least=True)
+
     @property
     def has_chat_template(self) -> bool:
         """Whether the tokenizer knows how a conversation is written."""
@@ -110,7 +119,8 @@ class Session:
         tokenizer: Any = self._model.tokenizer
         try:
             return tokenizer.apply_chat_template(list(messages), tokenize=tokenize, add_generation_prompt=True)
-        except TemplateError as error:
+        except (TemplateError, *FILES_AT_FAULT) as error:
+            # a template is a program: its mistakes are those of any
             raise PromptError(f"the chat template cannot be applied ({error}); try --raw") from error
 
     def decode(
@@ -123,7 +133,7 @@ class Session:
         """
         max_tokens = request.allowed_tokens()
         stop_tokens = frozenset(self._model.tokenizer.eos_token_ids)
-        stream = TextStream(self._model.tokenizer, request.stop)
+        stream = TextStream(self._model.tokenizer, request.stop, continues=request.continues)
         ended = False
         try:
             with self._engine.working():

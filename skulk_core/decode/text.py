@@ -3,17 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, SPMStreamingDetokenizer
+
 
 class TextStream:
     """Turns tokens into text piece by piece, over an mlx-lm tokenizer.
 
     Text that could be the beginning of a stop string is held back until it is not. `stopped` turns true at the first
     stop string; it and what follows never come out.
+
+    The text of a whole stream is ``tokenizer.decode(tokens)``, a space that it begins with included. Tokenizers of the
+    SentencePiece kind take that space for the beginning of any text and drop it; with ``continues``, for a text that
+    goes on where a prompt ends, it stays: prompt and text, one after the other, are what prompt and tokens decode to.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), *, continues: bool = False) -> None:
         assert all(stop), "an empty stop string"
         self._detokenizer = tokenizer.detokenizer
+        keeps_space = BPEStreamingDetokenizer, *((SPMStreamingDetokenizer,) if continues else ())
+        if isinstance(self._detokenizer, keeps_space):
+            # both drop the first space of an empty text
+            self._detokenizer.text = "\n"
+            self._detokenizer.offset = 1
         self._stop = tuple(stop)
         self._held = ""
         self.text = ""

@@ -19,6 +19,7 @@ from skulk_core.errors.base import (
     ProgramMissing,
     PromptError,
     SkulkError,
+    WorkingFolderGone,
 )
 from skulk_core.errors.cluster import (
     ClusterError,
@@ -154,4 +155,5 @@ __all__ = [
     "UnsupportedTensor",
     "VindexError",
     "WorkerFailed",
+    "WorkingFolderGone",
 ]

@@ -20,14 +20,21 @@ class PromptError(SkulkError):
 
 
 class ContextError(SkulkError):
-    """The prompt and the tokens asked for do not fit the context."""
+    """The prompt and the tokens asked for do not fit the context.
 
-    def __init__(self, prompt_tokens: int, context_tokens: int, max_tokens: int | None = None) -> None:
+    With ``at_least`` the prompt is so long that it was not encoded, and has as many tokens or more.
+    """
+
+    def __init__(
+        self, prompt_tokens: int, context_tokens: int, max_tokens: int | None = None, *, at_least: bool = False
+    ) -> None:
         self.prompt_tokens, self.context_tokens, self.max_tokens = prompt_tokens, context_tokens, max_tokens
+        self.at_least = at_least
         new = "at least 1 new token" if max_tokens is None else f"{max_tokens} new tokens"
         wanted = prompt_tokens + (1 if max_tokens is None else max_tokens)
         super().__init__(
-            f"{prompt_tokens} prompt tokens + {new} = {wanted}, more than a context of {context_tokens} tokens"
+            f"{'at least ' if at_least else ''}{prompt_tokens} prompt tokens + {new} = {wanted}, "
+            f"more than a context of {context_tokens} tokens"
         )
 
 
@@ -41,6 +48,14 @@ class ModelNameError(SkulkError):
     def __init__(self, name: str, reason: str, *, decodes: bool = False) -> None:
         self.name, self.reason, self.decodes = name, reason, decodes
         super().__init__(f"{name}: {reason}")
+
+
+class WorkingFolderGone(SkulkError):
+    """The folder that the program was started in does not exist any more, or cannot be entered."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the working directory cannot be used: {reason}")
 
 
 class OutputError(SkulkError):

@@ -1,10 +1,17 @@
 """How draft heads name their tensors, wherever they are met: in a sidecar, or among a checkpoint's own tensors."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from skulk_core.formats.sidecar import SIDECAR_FILE
 
 # What multimodal checkpoints put around the text model's names.
 _WRAPPERS = ("model.", "language_model.", "model.")
 _HEAD_PREFIX = "mtp."
+# a name that belongs to the head of any checkpoint, to ask with whether heads are wanted
+ANY_HEAD_TENSOR = "mtp.fc.weight"
+# how some converters call the shards of a head that they leave out of the index
+_HEAD_SHARD = re.compile(r"model-mtp[^/]*\.safetensors")
 
 # layout -> beginnings of names that heads in this layout have and no others; one is enough, or a missing tensor could
 # not be told from a foreign head
@@ -26,6 +33,17 @@ def local_name(name: str) -> str:
 def belongs_to_head(name: str) -> bool:
     """Whether a checkpoint's tensor is part of a draft head and not of the trunk."""
     return local_name(name).startswith(_HEAD_PREFIX)
+
+
+def files_of_head(names: Iterable[str], own: Collection[str]) -> tuple[str, ...]:
+    """The files beside the model's ``own`` that hold a draft head by their name: a sidecar, else shards of a head.
+
+    ``names`` are those of all files in the folder, or of the repository.
+    """
+    beside = sorted(name for name in names if name not in own)
+    if SIDECAR_FILE in beside:
+        return (SIDECAR_FILE,)
+    return tuple(name for name in beside if _HEAD_SHARD.fullmatch(name))
 
 
 def is_assistant(model_type: object) -> bool:

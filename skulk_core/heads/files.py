@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from skulk_core.errors import SidecarError
-from skulk_core.formats.head_names import belongs_to_head, is_assistant
+from skulk_core.formats.head_names import belongs_to_head, files_of_head, is_assistant
 from skulk_core.formats.sidecar import SIDECAR_FILE, NoMetadata, SidecarMetadata, from_strings
 from skulk_core.hub.headers import CheckpointHeaders, TensorHeader, read_checkpoint_headers, read_headers, read_metadata
 from skulk_core.models.loading import read_config
@@ -49,6 +49,18 @@ def own_head(headers: CheckpointHeaders) -> HeadFiles | None:
     """The head that a checkpoint carries in its own files, or None."""
     found = tuple(tensor for tensor in headers.model if belongs_to_head(tensor.name))
     return HeadFiles(found, NoMetadata(()), headers.folder) if found else None
+
+
+def head_beside(headers: CheckpointHeaders) -> HeadFiles | None:
+    """The head in a file beside the checkpoint's own, or None. Raises as `sidecar_head` does."""
+    own = {tensor.file.name for tensor in headers.model}
+    names = files_of_head((file.name for file in headers.folder.iterdir()), own)
+    if not names:
+        return None
+    files = [headers.folder / name for name in names]
+    tensors = tuple(tensor for file in files for tensor in read_headers(file))
+    # of several shards the first speaks for all
+    return HeadFiles(tensors, from_strings(files[0], read_metadata(files[0])), files[0])
 
 
 def sidecar_head(file: Path) -> HeadFiles:

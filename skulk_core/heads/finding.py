@@ -1,10 +1,10 @@
-"""Where a model's head is: named by the user, in the checkpoint itself, with the demo, or known to the catalog."""
+"""Where a model's head is: named by the user, with the demo, in or beside the checkpoint, or known to the catalog."""
 
 from dataclasses import dataclass
 
 from skulk_core.catalog import AssistantEntry, Catalog, HeadEntry, SidecarEntry, Subject, resolve
 from skulk_core.errors import AssistantMissing, FileError, HubError
-from skulk_core.heads.files import HeadFiles, assistant_head, head_in, own_head, sidecar_head
+from skulk_core.heads.files import HeadFiles, assistant_head, head_beside, head_in, own_head, sidecar_head
 from skulk_core.hub.headers import CheckpointHeaders
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import DEFAULT_REVISION, DemoRef, FileRef, FolderRef, RepoRef
@@ -39,6 +39,8 @@ class NoHead:
     steps: tuple[str, ...] = ()
 
 
+BESIDE = "beside the checkpoint"
+
 # Within a tenth of the demo's best on the machine of README's "Measured", with either BLAS.
 DEMO_DEPTH = 4
 
@@ -63,6 +65,10 @@ def find_head(
     own = own_head(headers)
     if own is not None:
         return HeadFound(own, str(source), "the checkpoint carries it")
+    # a GGUF file that was named stands among files of other models
+    beside = None if isinstance(source.ref, FileRef) else head_beside(headers)
+    if beside is not None:
+        return HeadFound(beside, str(beside.origin), BESIDE)
     resolution = resolve(Subject.of(source), catalog.heads)
     steps = tuple(map(str, resolution.steps))
     if not resolution.entries:

@@ -44,15 +44,14 @@ class TensorHeader:
 
 @dataclass(frozen=True)
 class CheckpointHeaders:
-    """Tensors of a folder, in the order of file and name.
+    """Tensors of the checkpoint in a folder, in the order of file and name.
 
-    `model` are those of the model's own files (the index, `model.safetensors`, or `model*.safetensors`); `beside` are
-    those of every other safetensors file in the folder: a sidecar, a consolidated copy.
+    They are those of the files that the index names, of `model.safetensors`, or of `model*.safetensors`. Nothing is
+    known of other safetensors files in the folder: an older copy, a sidecar, half of a download.
     """
 
     folder: Path
     model: tuple[TensorHeader, ...]
-    beside: tuple[TensorHeader, ...]
 
 
 def read_headers(file: Path) -> tuple[TensorHeader, ...]:
@@ -80,7 +79,7 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def read_checkpoint_headers(folder: Path, absent: Collection[str] = ()) -> CheckpointHeaders:
-    """Headers of every safetensors file in `folder`, not of its subfolders.
+    """Headers of the model's own safetensors files in `folder`; others are not looked at.
 
     Files named in `absent`, of the index, need not be there.
     Raises `FileError` for a folder without model weights, an index that cannot be read or that names a file or tensor
@@ -88,7 +87,6 @@ def read_checkpoint_headers(folder: Path, absent: Collection[str] = ()) -> Check
     """
     if not folder.is_dir():
         raise FileError(folder, "no such folder")
-    found = sorted(folder.glob("*.safetensors"))
     index = folder / INDEX_FILE
     if index.is_file():
         weight_map = {name: file for name, file in _read_index(index).items() if file not in absent}
@@ -99,16 +97,17 @@ def read_checkpoint_headers(folder: Path, absent: Collection[str] = ()) -> Check
     else:
         weight_map = {}
         single = folder / MODEL_FILE
-        model_files = [single] if single.is_file() else [file for file in found if file.name.startswith("model")]
+        model_files = [single] if single.is_file() else sorted(folder.glob("model*.safetensors"))
     if not model_files:
-        raise FileError(folder, f"has neither {MODEL_FILE} nor {INDEX_FILE}")
+        others = ", ".join(sorted(file.name for file in folder.glob("*.safetensors")))
+        only = f", only {others}" if others else ""
+        raise FileError(folder, f"has neither {MODEL_FILE} nor {INDEX_FILE}{only}")
     model = tuple(header for file in model_files for header in read_headers(file))
     located = {(header.name, header.file) for header in model}
     for name, file_name in weight_map.items():
         if (name, folder / file_name) not in located:
             raise FileError(index, f"says that {name} is in {file_name}, which has no such tensor")
-    beside = tuple(header for file in found if file not in model_files for header in read_headers(file))
-    return CheckpointHeaders(folder, model, beside)
+    return CheckpointHeaders(folder, model)
 
 
 def index_files(index: Path) -> tuple[str, ...]:

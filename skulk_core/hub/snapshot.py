@@ -51,7 +51,7 @@ def fetch_model(ref: RepoRef, on_progress: OnProgress | None = None) -> Snapshot
     """
     snapshot = _fetch(ref, _MODEL_FILES, _OTHER_FORMATS, on_progress)
     missing = _missing_from_model(snapshot.path)
-    names = [] if missing is None else [name for name in _listed(snapshot) if is_model(name)]
+    names = [] if missing is None else [name for name in listed_files(snapshot) if is_model(name)]
     if not names or any(snapshot.path.glob("model*.safetensors")):
         _require(snapshot, ref, missing)
         return snapshot
@@ -83,7 +83,7 @@ def _fetch_gguf(ref: RepoRef, name: str, on_progress: OnProgress | None) -> Snap
     return replace(snapshot, gguf=snapshot.path / name)
 
 
-def _listed(snapshot: Snapshot) -> list[str]:
+def listed_files(snapshot: Snapshot) -> list[str]:
     """Every file of the commit, as far as the client knows; from a cache without a listing, those that are there."""
     try:
         tree = get_cached_repo_tree(snapshot.repo, revision=snapshot.sha)

@@ -6,11 +6,19 @@ from pathlib import Path
 from threading import Event
 
 from skulk_core.formats.elsewhere import AbsentTensor, elsewhere_text, read_elsewhere
+from skulk_core.formats.head_names import ANY_HEAD_TENSOR, belongs_to_head, files_of_head
 from skulk_core.hub.headers import INDEX_FILE, parse_index
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.ranges import HubFiles
 from skulk_core.hub.refs import RepoRef
-from skulk_core.hub.snapshot import Snapshot, cached_model, fetch_files, fetch_model, fetch_without_weights
+from skulk_core.hub.snapshot import (
+    Snapshot,
+    cached_model,
+    fetch_files,
+    fetch_model,
+    fetch_without_weights,
+    listed_files,
+)
 from skulk_core.hub.stored_tensors import StoredTensors
 from skulk_core.runtime.userfiles import cache_dir, write_atomically
 
@@ -29,7 +37,8 @@ class StageFiles:
 def fetch_stage(ref: RepoRef, needs: Needs, on_progress: OnProgress | None = None) -> StageFiles:
     """Everything but weights, and the weight files that hold a tensor which ``needs`` asks for.
 
-    A model that is cached whole, or in one file, is taken whole. Raises as `fetch_model` does.
+    If it asks for a head, and the index has none, one in a file beside the model's comes too. A model that is cached
+    whole, or in one file, is taken whole. Raises as `fetch_model` does.
     """
     whole = cached_model(ref)
     if whole is not None:
@@ -44,6 +53,8 @@ def fetch_stage(ref: RepoRef, needs: Needs, on_progress: OnProgress | None = Non
     # the headers first: what cannot be loaded for want of them need not be fetched
     files = sorted({file for name, file in weight_map.items() if needed(name)})
     absent = _absent(at_commit, weight_map, set(weight_map.values()) - set(files))
+    if needed(ANY_HEAD_TENSOR) and not any(map(belongs_to_head, weight_map)):
+        files += files_of_head(listed_files(snapshot), set(weight_map.values()))
     fetched = fetch_files(at_commit, files, on_progress)
     return StageFiles(fetched, absent)
 

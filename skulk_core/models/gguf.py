@@ -42,7 +42,7 @@ def load_gguf(path: Path) -> Parts:
     # while bfloat16 moved SmolLM2's logits by 3.4, one standard deviation. F16 was made of BF16, whose range it lacks
     halves = not kinds and any(tensor.kind != "F32" for tensor in file.tensors.values())
     dtype = "bfloat16" if halves else "float32"
-    return Parts(model, config, CheckpointHeaders(path.parent, (), ()), partial(_tokenizer, file, config), dtype)
+    return Parts(model, config, CheckpointHeaders(path.parent, ()), partial(_tokenizer, file, config), dtype)
 
 
 def _tokenizer(file: GgufFile, config: dict[str, Any]) -> Any:

@@ -18,7 +18,8 @@ from skulk_core.formats.elsewhere import AbsentTensor
 from skulk_core.formats.head_names import belongs_to_head
 from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
-from skulk_core.models.registry import config_changes, make_target, require_adapter, supported_types
+from skulk_core.models.registry import accepted_types, config_changes, make_target, require_adapter
+from skulk_core.models.renamed_files import as_mlx_lm_finds_it
 from skulk_core.types import LayerRange
 
 # What a configuration with a wrong value raises somewhere in mlx-lm or transformers.
@@ -158,11 +159,13 @@ def _load_folder(folder: Path, absent: Sequence[AbsentTensor] = ()) -> Parts:
     try:
         changes = {**renamed(model_type), **config_changes(said)}
         classes = partial(_trunk_classes, absent=absent)
-        model, config = load_model(folder, lazy=True, model_config=changes, get_model_classes=classes)
-    except FILES_AT_FAULT as error:
+        weights = sorted({tensor.file for tensor in headers.model})
+        with as_mlx_lm_finds_it(folder, weights) as found:
+            model, config = load_model(found, lazy=True, model_config=changes, get_model_classes=classes)
+    except (*FILES_AT_FAULT, OSError) as error:
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
-            raise UnsupportedModel(model_type, supported_types()) from error
+            raise UnsupportedModel(model_type, accepted_types()) from error
         raise FileError(folder, f"mlx-lm cannot load it: {shortened(str(error))}") from error
     return Parts(model, config, headers, partial(make_tokenizer, folder, config, folder))
 

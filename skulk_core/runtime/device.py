@@ -11,11 +11,10 @@ from platform import python_version
 from types import ModuleType
 
 from skulk_core.errors import BackendError
-from skulk_core.runtime import blas
+from skulk_core.runtime import blas, packages
 from skulk_core.runtime.blas import Build
 
 DISTRIBUTIONS = ("skulk-mtp", "mlx", "mlx-lm", "huggingface-hub")
-_INSTALL = "pip install 'skulk-mtp[cpu]', or 'skulk-mtp[cuda]' on an NVIDIA GPU"
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -47,9 +46,13 @@ def load_mlx() -> ModuleType:
         if sys.platform == "darwin":
             raise BackendError(f"MLX cannot be loaded ({error}); it needs a Mac with Apple silicon") from error
         if blas.installed_build() is None:
-            raise BackendError(f"no MLX build is installed: {_INSTALL}") from error
+            raise BackendError(f"no MLX build is installed: {_install()}") from error
         raise BackendError(f"MLX is installed but cannot be loaded: {error}") from error
     return mx
+
+
+def _install() -> str:
+    return f"{packages.cpu_command()}, or on an NVIDIA GPU {packages.pip_command(packages.CUDA)}"
 
 
 def device_facts() -> DeviceFacts:

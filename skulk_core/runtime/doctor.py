@@ -12,7 +12,9 @@ from pathlib import Path
 from skulk_core.errors import BackendError, OptionError
 from skulk_core.runtime import blas, device
 from skulk_core.runtime.blas import BlasChoice, Build
+from skulk_core.runtime.blas_advice import remedy
 from skulk_core.runtime.device import DeviceFacts
+from skulk_core.runtime.packages import system_command
 from skulk_core.types import Finding, Report
 
 # A verify pass of four rows over a weight of 64 MiB: past every cache, so the product reads memory as a model does.
@@ -21,10 +23,6 @@ _TIMING_S = 0.3
 _PROBE_TIMEOUT_S = 60
 _NEEDED_DISK_NBYTES = 5 * 10**9
 _PROBE = "import sys; sys.path.insert(0, sys.argv[1]); from skulk_core.runtime import doctor; doctor.print_probe()"
-_PACKAGE_MANAGERS = {
-    "apt-get": ("sudo apt-get install {}", {"blis": "libblis4", "g++": "g++"}),
-    "dnf": ("sudo dnf install {}", {"blis": "blis", "g++": "gcc-c++"}),
-}
 
 
 def examine() -> Report:
@@ -80,22 +78,11 @@ def _blas_finding(choice: BlasChoice) -> Finding:
     threads = "" if choice.threads is None else f", {choice.threads} thread{'s' if choice.threads > 1 else ''}"
     value = f"{choice.name}{threads}: {choice.path or choice.why}"
     if choice.name == blas.REFERENCE:
-        return Finding("BLAS", value, False, _blas_advice(choice))
-    faster = _install_command("blis")
+        return Finding("BLAS", value, False, remedy(choice))
+    faster = system_command("blis")
     if choice.name in ("scipy-openblas", "openblas") and faster is not None:
         return Finding("BLAS", value, True, f"{faster} (BLIS decodes faster)")
     return Finding("BLAS", value, True)
-
-
-def _blas_advice(choice: BlasChoice) -> str:
-    if blas.CHOICE_VARIABLE in os.environ:
-        return "; ".join([f"unset {blas.CHOICE_VARIABLE}", *_reasons(choice)])
-    commands = " or ".join(filter(None, ("pip install 'skulk-mtp[cpu]'", _install_command("blis"))))
-    return "; ".join([commands, *_reasons(choice)])
-
-
-def _reasons(choice: BlasChoice) -> list[str]:
-    return [f"{skipped.name}: {skipped.reason}" for skipped in choice.skipped]
 
 
 def _blas_speed_finding(choice: BlasChoice) -> Finding:
@@ -131,7 +118,7 @@ def _compiler_finding() -> Finding:
     path = device.compiler_path()
     if path is not None:
         return Finding("compiler", str(path), True)
-    command = _install_command("g++") or "install g++ with the packages of your system"
+    command = system_command("g++") or "install g++ with the packages of your system"
     return Finding("compiler", "none", True, f"{command} (fused operations decode a little faster)")
 
 
@@ -150,14 +137,6 @@ def _disk_finding() -> Finding:
     if free >= _NEEDED_DISK_NBYTES:
         return Finding("disk", value, True)
     return Finding("disk", value, False, "hf cache prune, or set HF_HOME to a folder on a larger disk")
-
-
-def _install_command(what: str) -> str | None:
-    """The system's own command, if we know its package manager."""
-    for manager, (command, packages) in _PACKAGE_MANAGERS.items():
-        if shutil.which(manager):
-            return command.format(packages[what])
-    return None
 
 
 def _gigabytes(nbytes: int) -> str:

@@ -90,6 +90,11 @@ def test_what_cannot_be_kept_is_refused(catalog: Path, arguments: tuple[str, ...
 def test_what_is_shown_is_what_a_run_takes(catalog: Path, tmp_path: Path) -> None:
     """A card that names another head, depth or precision than the run uses is worse than none."""
     whole, bare = demo_with_own_head(tmp_path / "whole"), demo_copy(tmp_path / "bare")
+    beside = demo_copy(tmp_path / "beside")
+    (beside / "mtp.safetensors").write_bytes(_demo_sidecar().read_bytes())
+    assert shown(beside)["sidecar"] == (str(beside / "mtp.safetensors"), "beside the checkpoint")
+    taken = in_process("run", beside, "x", "--max-tokens", "4", "--draft-depth", "1", "--json").answer["sidecar"]
+    assert taken == shown(beside)["sidecar"][0]
     for model in ("demo", bare):
         said = shown(model)
         answer = in_process("run", model, "x", "--max-tokens", "4", "--json").answer

@@ -16,11 +16,13 @@ def test_a_model_on_the_hub_is_planned_from_its_headers(tmp_path: Path) -> None:
     files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     with LoopbackHub() as hub:
         hub.repos["owner/plain"] = Repo(files)
+        hub.repos["owner/with-a-head"] = Repo({**files, "mtp.safetensors": b"-" * 10_000_000})
         hub.repos["owner/long"] = Repo({**files, "config.json": json.dumps(huge).encode()})
         program = Program(tmp_path / "home", hub.url)
         done = program.run_all(
             {
                 "plan": ("plan", "owner/plain", "--peers", "local:2", "--json"),
+                "head": ("plan", "owner/with-a-head", "--peers", "local:2", "--json"),
                 "large": ("plan", "owner/long", "--context", "900000000", "--peers", "local:2"),
                 "shown": ("plan", "owner/plain", "--peers", "local:2"),
                 "many": ("plan", "owner/plain", "--peers", "local:9"),
@@ -32,6 +34,8 @@ def test_a_model_on_the_hub_is_planned_from_its_headers(tmp_path: Path) -> None:
     assert planned.code == 0, planned.stderr
     stages = planned.answer["stages"]
     assert [stage["layers"] for stage in stages] == [[0, 1], [1, 2]]
+    assert [stage["parts"]["head"] > 0 for stage in done["head"].answer["stages"]] == [False, True]
+    assert "mtp.safetensors beside the checkpoint" in done["head"].stdout
     # as `run --json` has them
     assert "[0, 1)" in done["shown"].stdout
     whole = sum(len(content) for name, content in files.items() if name.endswith(".safetensors"))

@@ -1,15 +1,21 @@
 """What a run prints when all is well: the text, the figures, the JSON object, and where the head was found."""
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
-from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head
+from cli_checkpoints import DEMO, DEMO_SIDECAR, demo_copy, demo_with_own_head, read_file, write_file
 from cli_runner import Finished, OnTerminal, Program, in_process
 from hub_loopback import WAIT_S, LoopbackHub, Repo
+from mlx_lm.utils import load_tokenizer
+
+from skulk_core.hub.headers import INDEX_FILE
 
 PROMPT = "Return the number of elements"
 SHORT = (PROMPT, "--max-tokens", "40")
@@ -38,7 +44,8 @@ def answer() -> dict[str, Any]:
 def test_a_prompt_on_stdin_in_another_folder(skulk: Program, answer: dict[str, Any], tmp_path: Path) -> None:
     result = skulk.run("run", "demo", "-", *SHORT[1:], "--verbose", stdin=PROMPT.encode(), cwd=tmp_path)
     assert (result.code, result.stdout) == (0, answer["text"] + "\n")
-    model, head, conventions, figures = result.stderr.splitlines()
+    used, model, head, conventions, figures = result.stderr.splitlines()
+    assert used.startswith("BLAS: ")
     assert model.startswith("model: demo (")
     assert head.startswith("head: demo sidecar (comes with the demo)")
     assert conventions.startswith("conventions from sidecar metadata: norm_offset 1.0, concat_order embedding_first")
@@ -68,11 +75,39 @@ def test_one_line_of_figures(answer: dict[str, Any]) -> None:
     assert in_process("run", "demo", *SHORT, "--quiet") == Finished(0, shown.stdout, "")
 
 
+def test_the_line_says_only_what_is_known() -> None:
+    """After one token there were no rounds, and no speed but that of the prompt."""
+    assert in_process("run", "demo", PROMPT, "--max-tokens", "1").stderr == "1 token · depth 4\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_prompt(skulk: Program, answer: dict[str, Any]) -> None:
+    marked = skulk.run("run", "demo", "-", *SHORT[1:], "--json", stdin=b"\xef\xbb\xbf" + PROMPT.encode())
+    assert marked.answer["tokens"] == answer["tokens"]
+
+
+def test_a_head_whose_drafts_are_never_right_is_told_of(tmp_path: Path) -> None:
+    """Its file says all that is asked of it, and its numbers are none."""
+    tensors, said = read_file(DEMO_SIDECAR)
+    name = "mtp.norm.weight"
+    broken = {**tensors, name: replace(tensors[name], data=b"\xc0\x7f" * (len(tensors[name].data) // 2))}
+    dead = write_file(tmp_path / "mtp.safetensors", broken, said)
+    asked = ("run", "demo", PROMPT, "--sidecar", dead, "--draft-depth", "1")
+    _, told = in_process(*asked, "--max-tokens", "20").stderr.splitlines()
+    assert told.startswith("none of 18 first drafts was right: ")
+    assert "`skulk doctor demo --sidecar S`" in told
+    # too few to tell
+    assert len(in_process(*asked, "--max-tokens", "9").stderr.splitlines()) == 1
+
+
 def test_the_json_object(answer: dict[str, Any]) -> None:
     assert list(answer)[:3] == ["schema", "model", "sidecar"]
     assert (answer["schema"], answer["model"], answer["sidecar"]) == (1, "demo", "demo sidecar")
     assert (answer["finish_reason"], answer["plain_because"]) == ("length", None)
     assert len(answer["tokens"]) == 40
+    # what it began with included: the text can be put behind its prompt
+    tokenizer = load_tokenizer(DEMO)
+    assert answer["text"] == tokenizer.decode(answer["tokens"])
+    assert PROMPT + answer["text"] == tokenizer.decode([*tokenizer.encode(PROMPT), *answer["tokens"]])
     stats = answer["stats"]
     assert {name: type(value) for name, value in stats.items()} == STATS
     assert stats["rounds"] < 39
@@ -99,6 +134,38 @@ def test_a_checkpoint_that_carries_its_own_head_uses_it_unless_another_is_named(
     named = in_process("run", folder, *SHORT, "--json", "--sidecar", DEMO_SIDECAR).answer
     assert named["sidecar"] == str(DEMO_SIDECAR)
     assert named["tokens"] == own["tokens"] == answer["tokens"]
+
+
+@pytest.mark.parametrize("name", ["mtp.safetensors", "model-mtp-00001-of-00001.safetensors"])
+def test_a_head_in_a_file_beside_the_model_is_taken(answer: dict[str, Any], name: str, tmp_path: Path) -> None:
+    """As quantised downloads have it that kept a head, in BF16; nobody should have to name what lies there."""
+    folder = demo_copy(tmp_path / "model")
+    shutil.copy(DEMO_SIDECAR, folder / name)
+    shown = in_process("run", folder, *SHORT, "--json", "--draft-depth", "4", "--verbose")
+    assert shown.answer["sidecar"] == str(folder / name)
+    assert "(beside the checkpoint)" in shown.stderr
+    assert shown.answer["stats"]["acceptance"] == answer["stats"]["acceptance"]
+    assert shown.answer["tokens"] == answer["tokens"]
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    in_process("run", folder, *SHORT).assert_fails(1, f"{name}: a git-lfs pointer")
+    assert in_process("run", folder, *SHORT, "--sidecar", DEMO_SIDECAR, "--max-tokens", "2").code == 0
+
+
+def test_a_folder_and_files_with_names_that_mlx_lm_would_not_find(
+    answer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets are a pattern to it, and weights are `model*`; the index says which files are the model's."""
+    folder = demo_copy(tmp_path / "mödel [x] *1")
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    (folder / "model-old.safetensors").write_bytes(b"half of a download")
+    tensors, _ = read_file(folder / "weights.safetensors")
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "weights.safetensors")}))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    shown = in_process("run", folder, *SHORT, "--json", "--draft-depth", "0")
+    assert (shown.code, shown.answer["tokens"]) == (0, answer["tokens"])
+    assert list(scratch.iterdir()) == []
 
 
 def test_raw_leaves_the_chat_template_out(tmp_path: Path) -> None:

@@ -110,6 +110,10 @@ def without_a_tensor(folder: Path) -> None:
     write_file(file, tensors)
 
 
+def with_a_template(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "chat_template.jinja").write_text(text)
+
+
 TEXT = json.loads((DEMO / "config.json").read_text())["text_config"]
 
 
@@ -129,6 +133,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "unreadable weights": (folder_in_place_of("model.safetensors"), ["model.safetensors", "is a folder"]),
     "missing tensor": (without_a_tensor, ["norm.weight"]),
     "no tokenizer": (without("tokenizer.json"), ["tokenizer.json"]),
+    "settings that are a folder": (
+        folder_in_place_of("generation_config.json"),
+        ["mlx-lm cannot load it", "Is a directory"],
+    ),
+    "weights that no index names": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "weights.safetensors"),
+        ["has neither model.safetensors nor model.safetensors.index.json, only weights.safetensors"],
+    ),
+    "template that fails as any program can": (
+        with_a_template("{{ messages + 3 }}"),
+        ["the chat template cannot be applied", "try --raw"],
+    ),
 }
 
 
@@ -144,7 +160,12 @@ def broken(skulk: Program, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_folder_that_is_no_whole_model(broken: dict[str, Finished], what: str) -> None:
-    broken[what].assert_fails(FAILED, *BROKEN[what][1])
+    broken[what].assert_fails(USAGE if "template" in what else FAILED, *BROKEN[what][1])
+
+
+def test_a_working_directory_that_was_deleted(skulk: Program) -> None:
+    finished = skulk.shell('cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"', "run", "demo", "hi")
+    finished.assert_fails(FAILED, "the working directory cannot be used: No such file or directory", "`cd`")
 
 
 OTHER_HEADS: dict[str, tuple[dict[str, str], list[str]]] = {

@@ -1,16 +1,20 @@
 """However the program ends that started the workers, none of them is left, and no port and no file of theirs."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from cli_checkpoints import DEMO_SIDECAR, demo_copy
 from cli_runner import TIMEOUT_S, OnTerminal, Program
 from cluster_rings import wait_until_gone
+from run_json_page import assert_as_documented
 
 INTERRUPTED = 130
+DEMO_PROMPT = "The server handles each request in a separate thread. If"
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +93,24 @@ def test_its_reader_left(skulk: Program) -> None:
     running.assert_gone()
 
 
-def test_a_whole_answer_and_what_is_said_of_it(skulk: Program) -> None:
-    command = ("run", "demo", "--peers", "local:2", "--max-tokens", "20", "--json", "--certify")
+def test_a_whole_answer_and_what_is_said_of_it(skulk: Program, tmp_path: Path) -> None:
+    folder = demo_copy(tmp_path / "model")
+    shutil.copy(DEMO_SIDECAR, folder)
+    asked = (DEMO_PROMPT, "--max-tokens", "20", "--draft-depth", "4", "--json")
+    command = ("run", folder, *asked, "--peers", "local:2", "--certify")
     finished = skulk.run(*command)
     assert finished.code == 0, finished.stderr
     answer = finished.answer
     assert answer["certificate"]["holds"]
     assert answer["certificate"]["compared"] == 20
     assert answer["ring"]["messages_per_round"] == 2
+    assert_as_documented(answer)
+    # the deciding rank finds a head beside the checkpoint as one host does
+    assert answer["sidecar"] == str(folder / DEMO_SIDECAR.name)
     (start, middle), (begin, end) = (rank["layers"] for rank in answer["ring"]["ranks"])
     assert (start, end) == (0, 8)
     assert middle == begin
-    assert answer["text"] == skulk.run("run", "demo", "--max-tokens", "20", "--json").answer["text"]
+    assert answer["text"] == skulk.run("run", "demo", *asked).answer["text"]
     assert _left_in(skulk) == []
 
 

@@ -17,7 +17,7 @@ from skulk_core.errors import FileError
 
 ANSWER = ("The server handles each", "--max-tokens", "24", "--sidecar", DEMO_SIDECAR, "--draft-depth", "2", "--json")
 
-# What `run --push` does before anything is loaded, for layers 0 to 3 and the embedding.
+# What `run --push` does before anything is loaded, for layers 0 to 3, the embedding and a head.
 PUSH = """
 import sys
 from pathlib import Path
@@ -26,7 +26,8 @@ from skulk_core.cluster.push import Pusher
 from skulk_core.formats.hosts import parse_address
 from skulk_core.hub.headers import read_checkpoint_headers
 folder, program, peer = sys.argv[1:]
-needed = lambda name: "embed" in name or any(f"layers.{layer}." in name for layer in range(4))
+parts = ("mtp.", "embed", *(f"layers.{layer}." for layer in range(4)))
+needed = lambda name: any(part in name for part in parts)
 pusher = Pusher(Path(folder), read_checkpoint_headers(Path(folder)))
 print(pusher.push(Host(name="a", ssh=parse_address(peer), command=(program,)), needed))
 """
@@ -51,6 +52,7 @@ def model(tmp_path: Path) -> Path:
         weight_map[name] = f"model-{int(layer[1]) // 2 + 1 if layer else 5:05}-of-00005.safetensors"
     for file_name in set(weight_map.values()):
         write_file(folder / file_name, {name: one for name, one in tensors.items() if weight_map[name] == file_name})
+    (folder / "mtp.safetensors").write_bytes(DEMO_SIDECAR.read_bytes())
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return folder
 
@@ -70,7 +72,7 @@ def test_a_host_without_the_model_gets_its_part_and_goes_on_where_a_copy_broke(
 
     (place,) = (a.folder / "home" / ".cache" / "skulk" / "pushed").iterdir()
     held = {file.name for file in place.glob("*.safetensors")}
-    # layers 0 to 3, and the embedding
+    # layers 0 to 3, and the embedding; it has no head to draft with
     assert held == {f"model-{number:05}-of-00005.safetensors" for number in (1, 2, 5)}
     assert not list(place.glob("*.part"))
     for name in held:
@@ -84,6 +86,8 @@ def test_a_host_without_the_model_gets_its_part_and_goes_on_where_a_copy_broke(
     spoilt.write_bytes(b"\0" * spoilt.stat().st_size)
     assert home.python(PUSH, model, a.folder / "skulk", a.peer) == f"{place}\n"
     assert broken.read_bytes() == content
+    # a host that decides needs the head that lies beside the model's own files
+    assert sha256_of(place / "mtp.safetensors") == sha256_of(DEMO_SIDECAR)
     assert sha256_of(spoilt) == sha256_of(model / spoilt.name)
     home.assert_nothing_left()
 

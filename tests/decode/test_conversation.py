@@ -73,7 +73,8 @@ def test_the_prompt_is_what_the_template_writes(tmp_path: Path) -> None:
     prompt = conversation.after(SAID[1])
     messages = [
         {"role": "user", "content": SAID[0]},
-        {"role": "assistant", "content": first.text},
+        # the template writes the space between its own words and the answer
+        {"role": "assistant", "content": first.text.removeprefix(" ")},
         {"role": "user", "content": SAID[1]},
     ]
     assert prompt.text == session.render_chat(messages)

@@ -22,7 +22,7 @@ def test_every_step_is_told_where_nothing_is_found(tmp_path: Path) -> None:
         for base in ("a/One", "a/Two")
     )
     source = ModelSource(FolderRef(folder), folder)
-    found = find_head(source, CheckpointHeaders(folder, (), ()), None, Catalog(entries))
+    found = find_head(source, CheckpointHeaders(folder, ()), None, Catalog(entries))
     assert isinstance(found, NoHead)
     assert [step.partition(":")[0] for step in found.steps] == ["listed", "base_model", "config", "name"]
     assert (

@@ -109,6 +109,16 @@ def test_the_bytes_of_other_layers_stay_where_they_are(hub: LoopbackHub) -> None
     assert 0 < header_nbytes < others / 4
 
 
+@pytest.mark.usefixtures("here")
+def test_the_stage_that_drafts_fetches_a_head_that_lies_beside_the_model(hub: LoopbackHub) -> None:
+    """The index does not tell of it, and nobody else needs it."""
+    hub.repos[REPO].files["mtp.safetensors"] = b"a head"
+    folder = locate_stage(RepoRef(REPO), STAGES[1]).source.folder
+    assert not (folder / "mtp.safetensors").exists()
+    folder = locate_stage(RepoRef(REPO), STAGES[2]).source.folder
+    assert (folder / "mtp.safetensors").read_bytes() == b"a head"
+
+
 def test_a_second_start_needs_no_network(hub: LoopbackHub, here: ClientHere) -> None:
     first = locate_stage(RepoRef(REPO), STAGES[0])
     hub.stop()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,10 @@ import sys
 from skulk_core.runtime import blas
 blas.installed_build = lambda: None
 sys.modules["mlx.core"] = None
+"""
+WITHOUT_SYSTEM_BLAS = """
+from skulk_core.runtime import blas
+blas._SONAMES = {"blis": ("libno-blis.so",), "openblas": ("libno-openblas.so",)}
 """
 ALWAYS = {"backend", "python", "skulk-mtp", "mlx", "mlx-lm", "huggingface-hub", "disk"}
 WITH_A_DEVICE = {"device", "dtype", "memory"}
@@ -62,23 +67,35 @@ def test_the_slow_blas_is_told_with_a_remedy(run_python: RunPython) -> None:
 
 
 @on_a_linux_cpu
+def test_a_blas_that_is_there_and_cannot_be_used_is_told_first(run_python: RunPython, tmp_path: Path) -> None:
+    """To install it again would change nothing."""
+    file = tmp_path / "file"
+    file.write_text("")
+    found = findings(run_python(WITHOUT_SYSTEM_BLAS + DOCTOR, "--json", XDG_CACHE_HOME=str(file)))["BLAS"]
+    assert "scipy-openblas cannot be used" in found["value"]
+    assert found["advice"].startswith("scipy-openblas: ")
+    assert "XDG_CACHE_HOME chooses another" in found["advice"]
+    assert "pip install" not in found["advice"]
+
+
+@on_a_linux_cpu
 def test_a_missing_compiler_is_told(run_python: RunPython) -> None:
     compiler = findings(run_python(DOCTOR, "--json", PATH="/nowhere"))["compiler"]
     assert compiler["value"] == "none"
     assert "install g++" in compiler["advice"]
 
 
-def test_without_a_backend_the_report_names_the_extras(run_python: RunPython) -> None:
+def test_without_a_backend_the_report_is_still_made(run_python: RunPython) -> None:
     found = findings(run_python(WITHOUT_MLX + DOCTOR, "--json"))
     assert set(found) == ALWAYS
     assert not found["backend"]["ok"]
 
 
 @pytest.mark.skipif(installed_build() is Build.METAL, reason="on macOS MLX always comes with its build")
-def test_loading_mlx_without_a_backend_names_the_extras(run_python: RunPython) -> None:
+def test_loading_mlx_without_a_backend_names_the_packages(run_python: RunPython) -> None:
     done = run_python(WITHOUT_MLX + "from skulk_core.runtime.device import load_mlx\nload_mlx()")
-    assert "BackendError: no MLX build is installed: pip install 'skulk-mtp[cpu]'" in done.stderr
-    assert "'skulk-mtp[cuda]'" in done.stderr
+    assert "BackendError: no MLX build is installed: pip install 'mlx[cpu]" in done.stderr
+    assert "on an NVIDIA GPU pip install 'mlx[cuda13]" in done.stderr
 
 
 def test_the_table_shows_every_finding(run_python: RunPython) -> None:
