@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable
+from string import Formatter
 from typing import ParamSpec
 
 import typer
@@ -211,9 +212,10 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
         case errors.WorkerFailed() if issubclass(
             said := getattr(errors, error.error, errors.ClusterError), errors.SkulkError
         ):
-            # as if it had been met here, unless the tip needs the error itself
+            # as if it had been met here, unless the tip needs more of the error than was told
             tip, code = next(_TABLE[kind] for kind in said.__mro__ if kind in _TABLE)
-            tip = "" if "{" in tip else tip
+            needed = {name for _, name, _, _ in Formatter().parse(tip) if name is not None}
+            tip = tip.format(**error.fields) if needed <= error.fields.keys() else ""
         case errors.NothingToExtract():
             tip = f"Draft with {error.assistant} instead." if error.assistant else "Decode without speculation."
         case errors.StrippedCheckpoint():

@@ -26,7 +26,10 @@ NGRAM_NAME = "prompt lookup"
 
 @dataclass(frozen=True)
 class DrafterFacts:
-    """What the launcher may say of the decider's head. ``plain_because`` says why there is none."""
+    """What the launcher may say of the decider's head. ``plain_because`` says why there is none.
+
+    ``because`` is why it was taken, ``is_listed`` whether the catalog chose it.
+    """
 
     name: str | None = None
     plain_because: str | None = None
@@ -35,6 +38,8 @@ class DrafterFacts:
     precision: str = ""
     conventions_from: str = ""
     digest: str = ""
+    because: str = ""
+    is_listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,14 @@ def _head(
     files = sorted({tensor.file for tensor in found.files.tensors})
     digest = " ".join(file_digest(file) for file in files)
     return head, DrafterFacts(
-        found.name, None, found.default_depth, head.nbytes, head.precision, head.conventions_from, digest
+        name=found.name,
+        default_depth=found.default_depth,
+        nbytes=head.nbytes,
+        precision=head.precision,
+        conventions_from=head.conventions_from,
+        digest=digest,
+        because=found.because,
+        is_listed=found.entry is not None and sidecar is None,
     )
 
 

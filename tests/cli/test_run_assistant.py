@@ -14,6 +14,7 @@ from hub_loopback import LoopbackHub, Repo
 PROMPT = "The class statement is used to "
 NUM_TOKENS = 24
 SHORT = (PROMPT, "--max-tokens", str(NUM_TOKENS))
+PEERS = ("--peers", "local:2")
 RULE = ("--convention", "position_rule=last_committed")
 BASE = "google/gemma-4-12B-it"
 TUNED = "someone/gemma-4-12B-it-tuned-8bit"
@@ -55,6 +56,11 @@ def answers(hub: LoopbackHub, skulk: Program, tmp_path_factory: pytest.TempPathF
             "tuned": ("run", TUNED, *SHORT, "--json", *RULE),
             "missing": ("run", "google/gemma-4-31B-it", *SHORT),
             "allowed": ("run", "google/gemma-4-31B-it", *SHORT, "--json", "--allow-plain"),
+            "ring": ("run", TUNED, *SHORT, "--json", "--verbose", *PEERS, *RULE),
+            "ring missing": ("run", "google/gemma-4-31B-it", *SHORT, *PEERS),
+            "plan": ("plan", BASE, *PEERS, "--json"),
+            "plan given": ("plan", "google/gemma-4-31B-it", *PEERS, "--json", "--sidecar", f"{BASE}-assistant"),
+            "plan folder": ("plan", TARGET, *PEERS, "--json", "--sidecar", ASSISTANT),
         },
         **settings,
     )
@@ -87,6 +93,36 @@ def test_a_missing_assistant_is_told_with_the_command_that_fetches_it(answers: d
     assert allowed.code == 0, allowed.stderr
     assert "google/gemma-4-31B-it-assistant, which cannot be had" in allowed.answer["plain_because"]
     assert allowed.answer["tokens"] == plain()
+
+
+def test_several_hosts_say_what_they_draft_with(answers: dict[str, Finished]) -> None:
+    """Otherwise nobody sees that a pairing was the catalog's, nor which."""
+    finished = answers["ring"]
+    assert finished.code == 0, finished.stderr
+    assert finished.answer["tokens"] == plain()
+    stderr = " ".join(finished.stderr.split())
+    assert f"drafting with {BASE}-assistant: its base model is {BASE}" in stderr
+    assert f"head: {BASE}-assistant (its base model is {BASE}" in stderr
+    assert "conventions from" in stderr
+
+
+def test_several_hosts_tell_how_to_fetch_a_missing_assistant(answers: dict[str, Finished]) -> None:
+    answers["ring missing"].assert_fails(
+        1, "drafts with google/gemma-4-31B-it-assistant", "hf download google/gemma-4-31B-it-assistant", "--allow-plain"
+    )
+
+
+@pytest.mark.parametrize("case", ["plan", "plan given", "plan folder"])
+def test_a_plan_counts_the_assistant_and_no_cache_for_it(answers: dict[str, Finished], case: str) -> None:
+    """Otherwise a host that a plan fits has too little memory, or one that has enough is refused."""
+    planned = answers[case]
+    assert planned.code == 0, planned.stderr
+    assert planned.answer["head"] == (str(ASSISTANT) if case == "plan folder" else f"{BASE}-assistant")
+    first, last = (stage["parts"]["head"] for stage in planned.answer["stages"])
+    # float32 on this machine, in the file half of it or as much
+    stored = (ASSISTANT / "model.safetensors").stat().st_size
+    assert first == 0
+    assert stored * 0.9 < last < stored * 2.01
 
 
 def test_what_is_no_assistant_and_what_it_cannot_be() -> None:
