@@ -16,9 +16,12 @@ from mlx_lm.generate import generate_step
 from toy_sampling import assert_distributed, plain_distribution
 
 from skulk_core.decode.decoder import Decoder
+from skulk_core.heads.base import DraftHead
 from skulk_core.heads.files import assistant_head
+from skulk_core.heads.gemma4_assistant import AssistantHead
 from skulk_core.heads.loading import load_head
 from skulk_core.models.loading import load
+from skulk_core.sampling.base import Draft, Place, Sampler
 from skulk_core.sampling.greedy import GreedySampler
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.sampling.stochastic import make_sampler
@@ -129,6 +132,8 @@ def test_a_packed_target_drafts_with_an_assistant_in_bfloat16(tmp_path: Path) ->
 
 DRAWN = SamplingSettings(temperature=1.4, top_k=2, repetition_penalty=1.1, frequency_penalty=0.3)
 LENGTH = 4
+# so many that answers judged by wrong probabilities are seen to be distributed otherwise
+NUM_SEEDS = 500
 
 
 @cache
@@ -148,12 +153,12 @@ def enumerated() -> tuple[np.ndarray, dict[tuple[int, ...], list[int]]]:
     return probs, following
 
 
-def test_answers_are_distributed_as_exact_enumeration_says() -> None:
-    """What an assistant's drafts are drawn from is what they are judged by."""
-    probs, following = enumerated()
+def drawn(head: DraftHead) -> np.ndarray:
+    """Answers ``[N, LENGTH]``, as places among the two tokens that may follow."""
+    following = enumerated()[1]
     target, prompt = assistants.target(), assistants.target().tokenizer.encode(PROMPTS[2])
-    decoder, paths = Decoder(target.target, assistants.assistant().head, make_sampler(DRAWN)), []
-    for seed in range(140):
+    decoder, paths = Decoder(target.target, head, make_sampler(DRAWN)), []
+    for seed in range(NUM_SEEDS):
         tokens = [decoder.prefill(prompt, 3, sampler=make_sampler(replace(DRAWN, seed=seed)))]
         for round_ in decoder.rounds(LENGTH - 1):
             tokens += round_.tokens
@@ -162,4 +167,27 @@ def test_answers_are_distributed_as_exact_enumeration_says() -> None:
             assert token in following[path]
             path += (following[path].index(token),)
         paths.append(path)
-    assert_distributed(np.array(paths), probs, "assistant")
+    return np.array(paths)
+
+
+@pytest.mark.parametrize("kind", ["plain", "centroids"])
+def test_answers_are_distributed_as_exact_enumeration_says(kind: str, tmp_path: Path) -> None:
+    """What an assistant's drafts are drawn from is what they are judged by."""
+    loaded = assistants.assistant() if kind == "plain" else assistants.clustered(tmp_path)
+    assert_distributed(drawn(loaded.head), enumerated()[0], kind)
+
+
+@pytest.mark.parametrize("wrong", ["next token", "evened"])
+def test_drafts_judged_by_other_probabilities_are_seen(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the test above says nothing: as many answers are too few to see a bias in them."""
+    draft = AssistantHead.draft
+
+    def judged_wrongly(self: AssistantHead, depth: int, sampler: Sampler, place: Place) -> Draft:
+        made = draft(self, depth, sampler, place)
+        assert made.probs is not None
+        other = mx.roll(made.probs, 1, -1) if wrong == "next token" else mx.where(made.probs > 0, 0.5, 0.0)
+        return Draft(made.tokens, other)
+
+    monkeypatch.setattr(AssistantHead, "draft", judged_wrongly)
+    with pytest.raises(AssertionError, match="standard deviations"):
+        assert_distributed(drawn(assistants.assistant().head), enumerated()[0], wrong)
