@@ -43,7 +43,8 @@ class AssistantSpec:
 def read_spec(files: HeadFiles) -> AssistantSpec:
     """The sizes in an assistant's `config.json`. Raises `SidecarError` naming the key that makes no sense."""
     if files.config is None:
-        raise SidecarError(files.origin, "is no assistant's checkpoint: that is a folder with a config.json")
+        reason = "holds an assistant's weights alone; give its folder, which has the config.json that says their sizes"
+        raise SidecarError(files.origin, reason)
     said = {**_DEFAULTS, **files.config}
     if "backbone_hidden_size" not in files.config and "unified" in str(files.config["model_type"]):
         said["backbone_hidden_size"] = _UNIFIED_BACKBONE

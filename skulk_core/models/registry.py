@@ -2,9 +2,11 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from skulk_core.errors import UnsupportedModel
+from skulk_core.errors import NotATarget, UnsupportedModel
+from skulk_core.formats.head_names import is_assistant
 from skulk_core.models.base import Target
 from skulk_core.types import LayerRange
 
@@ -42,6 +44,13 @@ _CONFIGS = {
 def supported_types() -> tuple[str, ...]:
     """Model types with an adapter, by mlx-lm's names."""
     return tuple(sorted(_ADAPTERS))
+
+
+def unsupported(model_type: str, model: Path | str) -> UnsupportedModel:
+    """What to raise for a checkpoint ``model`` of a type without an adapter."""
+    if is_assistant(model_type):
+        return NotATarget(model_type, supported_types(), model)
+    return UnsupportedModel(model_type, supported_types())
 
 
 def config_changes(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,10 @@ def test_a_plan_counts_the_assistant_and_no_cache_for_it(answers: dict[str, Fini
 def test_what_is_no_assistant_and_what_it_cannot_be() -> None:
     asked = ("run", TARGET, *SHORT, "--sidecar")
     in_process(*asked, TARGET).assert_fails(1, "is a model of type gemma4, and no draft head for another")
+    in_process(*asked, ASSISTANT / "model.safetensors").assert_fails(1, "an assistant's weights alone; give its folder")
+    itself = in_process("run", ASSISTANT, *SHORT)
+    itself.assert_fails(1, "is a draft model for another model", "skulk run MODEL --sidecar")
+    assert "Supported types" not in itself.stderr
     in_half = in_process(*asked, ASSISTANT, "--head-precision", "float16", *RULE)
     in_half.assert_fails(2, "--head-precision float16", "bfloat16")
 
