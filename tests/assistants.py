@@ -30,6 +30,15 @@ PROMPTS = (
 )
 
 
+# Greedy text that goes on saying something new, where without penalties it comes to stand still.
+VARIED = SamplingSettings(repetition_penalty=1.3, frequency_penalty=0.1)
+
+
+def num_distinct(tokens: list[int]) -> int:
+    """Runs of four tokens, each counted once."""
+    return len({tuple(tokens[at : at + 4]) for at in range(len(tokens) - 3)})
+
+
 @cache
 def target() -> LoadedModel:
     """The trained target."""

@@ -114,8 +114,13 @@ def load(
     none of them of these layers. Raises `FileError`, `UnsupportedModel`, `OptionError`.
     """
     loaded = outline(path, dtype, layer_range, absent)
-    mx.eval(held_weights(loaded.target))
+    read_weights(loaded)
     return loaded
+
+
+def read_weights(model: LoadedModel) -> None:
+    """Read the weights that this host holds of a model whose outline was made."""
+    mx.eval(held_weights(model.target))
 
 
 def outline(

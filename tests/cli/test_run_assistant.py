@@ -8,6 +8,7 @@ from pathlib import Path
 import assistants
 import pytest
 from assistants import ASSISTANT, TARGET
+from cli_checkpoints import DEMO_SIDECAR
 from cli_runner import Finished, Program, in_process
 from hub_loopback import LoopbackHub, Repo
 
@@ -134,6 +135,15 @@ def test_what_is_no_assistant_and_what_it_cannot_be() -> None:
     assert "Supported types" not in itself.stderr
     in_half = in_process(*asked, ASSISTANT, "--head-precision", "float16", *RULE)
     in_half.assert_fails(2, "--head-precision float16", "bfloat16")
+
+
+def test_a_head_of_another_model_is_told_before_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large model they take minutes, and the files' headers say enough."""
+    monkeypatch.setattr("skulk_core.models.loading.read_weights", lambda _: pytest.fail("weights were read"))
+    in_process("run", "demo", *SHORT, "--sidecar", ASSISTANT).assert_fails(
+        1, "of a Gemma 4 model, which this one is not"
+    )
+    in_process("run", TARGET, *SHORT, "--sidecar", DEMO_SIDECAR).assert_fails(1, str(DEMO_SIDECAR))
 
 
 def test_only_what_is_needed_of_an_assistant_is_fetched(hub: LoopbackHub, answers: dict[str, Finished]) -> None:
