@@ -171,6 +171,12 @@ def test_the_shipped_catalog_pairs_and_the_position_is_measured_once(
     assert "position_rule last_committed" in again.stderr
     assert first.answer["tokens"] == again.answer["tokens"]
     assert first.answer["stats"]["draft_depth"] == 2
+    # kept by digest, and by nothing that decides which head is taken
+    assert (Path(once["XDG_CONFIG_HOME"]) / "skulk" / "probes.json").is_file()
+    assert not (Path(once["XDG_CONFIG_HOME"]) / "skulk" / "catalog.yaml").exists()
+    ring = skulk.run(*asked, *PEERS, HF_ENDPOINT=hub.url, **once)
+    assert ring.answer["tokens"] == first.answer["tokens"]
+    assert "conventions from a measurement on this machine" in " ".join(ring.stderr.split())
 
 
 def test_the_doctor_shows_both_positions() -> None:
