@@ -46,7 +46,7 @@ def settle(
     """Conventions for a head of which neither its file, nor its family, nor the catalog says how it is wired.
 
     It is measured once; `probes.json` keeps the answer by digests, so that it changes neither which head is taken nor
-    what a catalog says. Where several ways measured alike, the one picked is not called measured.
+    what a catalog says. Where several ways measured alike, what is said of the one picked says so.
     ``overrides`` are the user's: where they leave something open, only that is measured, and nothing is kept.
     ``progress`` is called between passes. Raises as `probe` does, and `HeadDoesNotFit`.
     """
@@ -95,9 +95,10 @@ def probes_file() -> Path:
 
 
 def _said_of(record: ProbeRecord, measurement: str) -> str:
-    if record.alike > 1:
-        return f"{AS_RELEASED}, where {measurement} could not tell {record.alike} ways apart"
-    return f"{measurement}, {record.agreement:.0%} of first drafts right"
+    said = f"{measurement}, {record.agreement:.0%} of first drafts right"
+    if record.alike == 1:
+        return said
+    return f"{said}; it could not tell {record.alike} ways apart, of which this one is nearest to the releases"
 
 
 def _key(model: LoadedModel, files: HeadFiles) -> tuple[str, str]:
