@@ -215,6 +215,7 @@ def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]
         engine = ClusterEngine(recovery, hooks, links=over.links).__enter__()
     try:
         _tell(engine, reporter)
+        _tell_of_head(engine, reporter)
         yield _loaded(choice, source, model, engine)
     finally:
         engine.close()
@@ -278,6 +279,16 @@ def _tell(engine: "ClusterEngine", reporter: Reporter) -> None:
             f"rank {part.rank} on {member.host.name}: layers [{part.start}, {part.end}), "
             f"{frame['nbytes'] / 1e6:,.0f} MB of weights, {device['name']} ({device['backend']})"
         )
+
+
+def _tell_of_head(engine: "ClusterEngine", reporter: Reporter) -> None:
+    head = engine.drafter
+    if head["name"] is None or not head["because"]:
+        return
+    if head["is_listed"]:
+        reporter.note(f"drafting with {head['name']}: {head['because']}")
+    size = f"{head['nbytes'] / 1e6:,.1f} MB, precision {head['precision']}"
+    reporter.detail(f"head: {head['name']} ({head['because']}), {size}, conventions from {head['conventions_from']}")
 
 
 def _loaded(choice: Choice, source: "ModelSource", model: "LoadedModel", engine: "ClusterEngine") -> Loaded:

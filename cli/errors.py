@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from string import Formatter
 from typing import ParamSpec
 
 import typer
@@ -50,13 +51,14 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
     errors.WorkingFolderGone: ("It was deleted, perhaps: `cd` to a folder that exists.", EXIT_FAILED),
     errors.OutputError: ("Free some space, or write the output somewhere else.", EXIT_FAILED),
     errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
+    errors.NotATarget: ("Draft with it: skulk run MODEL --sidecar {model}.", EXIT_FAILED),
     errors.NoDraftHead: (
         "Give one with --sidecar PATH|REPO, or decode without speculation: --draft-depth 0 or --allow-plain.",
         EXIT_FAILED,
     ),
     errors.AssistantMissing: (
         "Fetch it with `{command}` (a gated one after `hf auth login`), give another with --sidecar FOLDER|REPO, or "
-        "decode without one: --draft-depth 0 or --allow-plain.",
+        "decode without one: `skulk run` with --draft-depth 0 or --allow-plain.",
         EXIT_FAILED,
     ),
     errors.SidecarError: (
@@ -71,6 +73,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
     errors.ConventionsUnknown: ("Say how the head is wired: --convention {conventions}.", EXIT_USAGE),
     errors.ExtractError: ("`swp inspect` shows what the checkpoint holds.", EXIT_FAILED),
     errors.NothingToExtract: ("", EXIT_FAILED),
+    errors.DraftModelItself: ("Draft with it: skulk run MODEL --sidecar {source}.", EXIT_FAILED),
     errors.StrippedCheckpoint: ("", EXIT_FAILED),
     errors.LicenceUnknown: (
         "Look the licence up; if the head may be passed on nevertheless, say --license-unknown.",
@@ -221,7 +224,7 @@ def _require_working_folder() -> None:
 def advice(error: errors.SkulkError) -> tuple[str, int]:
     """What to do next, and the exit code."""
     tip, code = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
-    if isinstance(error, errors.UnsupportedModel):
+    if isinstance(error, errors.UnsupportedModel) and not isinstance(error, errors.NotATarget):
         tip = tip.format(supported=", ".join(error.supported))
     if isinstance(error, errors.ModelNameError):
         tip = tip.format(also=", `demo` or a GGUF file" if error.decodes else "")
@@ -233,9 +236,14 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
         case errors.WorkerFailed() if issubclass(
             said := getattr(errors, error.error, errors.ClusterError), errors.SkulkError
         ):
-            # as if it had been met here, unless the tip needs the error itself
+            # as if it had been met here, unless the tip needs more of the error than was told
             tip, code = next(_TABLE[kind] for kind in said.__mro__ if kind in _TABLE)
-            tip = "" if "{" in tip else tip
+            needed = {name for _, name, _, _ in Formatter().parse(tip) if name is not None}
+            tip = tip.format(**error.fields) if needed <= error.fields.keys() else ""
+        case errors.DraftModelItself():
+            tip = tip.format(source=error.source)
+        case errors.NotATarget():
+            tip = tip.format(model=error.model)
         case errors.NothingToExtract():
             tip = f"Draft with {error.assistant} instead." if error.assistant else "Decode without speculation."
         case errors.StrippedCheckpoint():

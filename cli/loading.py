@@ -20,7 +20,9 @@ from skulk_core.runtime.device import auto_dtype, load_mlx
 if TYPE_CHECKING:
     from skulk_core.cluster.engine import ClusterEngine
     from skulk_core.heads.base import DraftHead
+    from skulk_core.heads.finding import HeadFound
     from skulk_core.heads.loading import LoadedHead
+    from skulk_core.hub.refs import FileRef, FolderRef, RepoRef
     from skulk_core.models.loading import LoadedModel
 
 NGRAM = "ngram"
@@ -138,45 +140,86 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     # a prompt that is too long, for one, is told of by us
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-    from skulk_core.heads.finding import HeadFound, NoHead, find_head
-    from skulk_core.heads.loading import load_head
     from skulk_core.heads.ngram import NgramHead
-    from skulk_core.heads.wiring import settle
     from skulk_core.models import loading
 
     INTERRUPTS.check()
     source = locate_model(ref, reporter.bytes)
     reporter.step(f"loading {ref}")
     dtype = auto_dtype() if choice.dtype == "auto" else choice.dtype
-    model = loading.load(source.path, dtype)
+    model = loading.outline(source.path, dtype)
     blas.set_threads(blas.threads_for(model.target.hidden_size))
     reporter.detail(blas_line())
     reporter.detail(f"model: {source} ({source.path}), {model.nbytes / 1e6:,.0f} MB of weights, dtype {dtype}")
-    if choice.depth == 0:
-        return Loaded(source, model, None, None, 0, choice.plain_because)
-    if choice.draft == NGRAM:
-        if sidecar is not None:
-            raise OptionError("--draft", NGRAM, "looks tokens up in the text and takes no --sidecar")
+    # a head that cannot be had, or does not fit, is told before weights are read for minutes
+    found: HeadFound | str = choice.plain_because
+    is_ngram = choice.depth != 0 and choice.draft == NGRAM
+    if is_ngram and sidecar is not None:
+        raise OptionError("--draft", NGRAM, "looks tokens up in the text and takes no --sidecar")
+    if choice.depth != 0 and not is_ngram:
+        found = _sought(choice, source, model, sidecar, catalog, reporter)
+        reporter.step(f"loading {ref}")
+    loading.read_weights(model)
+    if is_ngram:
         return Loaded(
             source, model, None, NGRAM_NAME, "auto" if choice.depth is None else choice.depth, None, NgramHead()
         )
+    if isinstance(found, str):
+        return Loaded(source, model, None, None, 0, found)
+    return _with_head(choice, source, model, found, overrides, reporter)
+
+
+def _sought(
+    choice: Choice,
+    source: ModelSource,
+    model: "LoadedModel",
+    sidecar: "FileRef | FolderRef | RepoRef | None",
+    catalog: Catalog,
+    reporter: Reporter,
+) -> "HeadFound | str":
+    """A head that fits the model, or why it decodes plainly. Raises as `find_head` does."""
+    from skulk_core.heads.finding import NoHead, find_head
+    from skulk_core.heads.loading import require_fit
+
     try:
-        found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, reporter.bytes)
+        found = find_head(source, model.headers, sidecar, catalog, reporter.bytes)
         for step in found.steps:
             reporter.detail(f"catalog: {step}")
         if isinstance(found, NoHead):
             if choice.depth is None or choice.allow_plain:
-                return Loaded(source, model, None, None, 0, f"no draft head in {' or '.join(found.looked_in)}")
+                return f"no draft head in {' or '.join(found.looked_in)}"
             raise NoDraftHead(str(source), found.looked_in)
         if choice.depth is None and found.default_depth == 0:
-            return Loaded(source, model, None, None, 0, "the catalog says that this model decodes faster without")
+            return "the catalog says that this model decodes faster without"
         if found.entry is not None and sidecar is None:
             reporter.note(f"drafting with {found.name}: {found.because}")
+        require_fit(model, found.files)
+    except SkulkError as error:
+        if not choice.allow_plain:
+            raise
+        return _unusable(error)
+    return found
+
+
+def _unusable(error: SkulkError) -> str:
+    return f"the draft head cannot be used: {error}"
+
+
+def _with_head(
+    choice: Choice,
+    source: ModelSource,
+    model: "LoadedModel",
+    found: "HeadFound",
+    overrides: dict[str, object],
+    reporter: Reporter,
+) -> Loaded:
+    from skulk_core.heads.loading import load_head
+    from skulk_core.heads.wiring import settle
+
+    try:
         wiring = settle(
             model,
-            source,
             found,
-            catalog,
             precision=choice.head_precision,
             overrides=overrides,
             progress=measuring(reporter),
@@ -194,7 +237,7 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     except SkulkError as error:
         if not choice.allow_plain:
             raise
-        return Loaded(source, model, None, None, 0, f"the draft head cannot be used: {error}")
+        return Loaded(source, model, None, None, 0, _unusable(error))
     reporter.detail(f"head: {found.name} ({found.because}), {head.nbytes / 1e6:,.1f} MB, precision {head.precision}")
     conventions = ", ".join(f"{name} {value}" for name, value in asdict(head.conventions).items())
     reporter.detail(f"conventions from {head.conventions_from}: {conventions}")

@@ -15,8 +15,6 @@ from cli.peers import known_hosts
 from cli.render import Reporter, out, show, visible
 from skulk_core.cluster.peers import parse_peers
 from skulk_core.errors import HubError, OptionError, SplitError
-from skulk_core.formats.sidecar import SIDECAR_FILE
-from skulk_core.hub.headers import read_headers
 from skulk_core.hub.refs import DEFAULT_REVISION, DemoRef, FileRef, FolderRef, RepoRef, parse_sidecar, parse_trunk
 from skulk_core.runtime.device import auto_dtype, load_mlx
 from skulk_core.runtime.resources import demo_sidecar
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from skulk_core.cluster.planning import Plan
     from skulk_core.memory.placement import ModelBytes
     from skulk_core.models.weighing import Weighed
+    from skulk_core.models.weighing_heads import HeadBytes
 
 JSON_SCHEMA = 1
 DEFAULT_CONTEXT = 4096
@@ -113,45 +112,41 @@ def describe(
     own = weighed.shape.context_tokens
     if context is not None and own is not None and context > own:
         raise OptionError("--context", context, f"the model was made for {own} tokens")
-    nbytes, head = _head(weighed, ref, sidecar, chosen)
-    return weighed, weighed.needs(context or min(own or DEFAULT_CONTEXT, DEFAULT_CONTEXT), nbytes), head
+    weight, head = _head(weighed, ref, sidecar, chosen)
+    return weighed, weighed.needs(context or min(own or DEFAULT_CONTEXT, DEFAULT_CONTEXT), weight), head
 
 
 def _head(
     weighed: "Weighed", ref: DemoRef | FolderRef | FileRef | RepoRef, sidecar: str | None, dtype: str
-) -> tuple[int, str]:
-    """Bytes of the draft head once loaded, and where it is from in words."""
-    from skulk_core.memory.weights import loaded_nbytes
-    from skulk_core.models.weighing import sidecar_nbytes
+) -> "tuple[HeadBytes, str]":
+    """What the draft head weighs once loaded, and where it is from in words."""
+    from skulk_core.models.weighing_heads import NO_HEAD, HeadBytes, weigh_head
 
     chosen = None if sidecar is None else parse_sidecar(sidecar)
     if chosen is None and isinstance(ref, DemoRef):
         chosen = FileRef(demo_sidecar())
-    if isinstance(chosen, FileRef | FolderRef):
-        files = [chosen.path] if isinstance(chosen, FileRef) else sorted(chosen.path.glob("*.safetensors"))
-        return sum(loaded_nbytes(tensor, dtype) for file in files for tensor in read_headers(file)), str(chosen)
     if chosen is None and weighed.weights.head:
-        return weighed.weights.head, "the checkpoint's own"
+        return HeadBytes(weighed.weights.head), "the checkpoint's own"
     if chosen is None and weighed.head_files:
         # stored as BF16
-        return weighed.head_files_nbytes * weighed.item_nbytes // 2, f"{weighed.head_files[0]} beside the checkpoint"
+        nbytes = weighed.head_files_nbytes * weighed.item_nbytes // 2
+        return HeadBytes(nbytes), f"{weighed.head_files[0]} beside the checkpoint"
     chosen = chosen or _listed(ref)
     if chosen is None:
-        return 0, "none known"
+        return NO_HEAD, "none known"
     try:
-        # stored as BF16
-        return sidecar_nbytes(chosen, SIDECAR_FILE) * weighed.item_nbytes // 2, str(chosen)
+        return weigh_head(chosen, dtype, weighed.item_nbytes), str(chosen)
     except HubError as error:
-        return 0, f"{chosen}, not counted: {error.reason}"
+        return NO_HEAD, f"{chosen}, not counted: {error.reason}"
 
 
 def _listed(ref: DemoRef | FolderRef | FileRef | RepoRef) -> RepoRef | None:
-    """The repository of the sidecar that the catalog has for the model or its base."""
+    """The repository of the head that the catalog has for the model or its base."""
     from skulk_core.catalog import Catalog, Subject, resolve
 
     if not isinstance(ref, FolderRef | RepoRef):
         return None
-    found = resolve(Subject.parse(str(ref)), Catalog.known().sidecars)
+    found = resolve(Subject.parse(str(ref)), Catalog.known().heads)
     return RepoRef(found.entries[0].repo, found.entries[0].revision or DEFAULT_REVISION) if found.entries else None
 
 

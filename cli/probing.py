@@ -69,6 +69,7 @@ def as_json(probe: "Probe") -> dict[str, object]:
     """The probe as `--json` prints it."""
     return {
         "num_tokens": probe.num_tokens,
+        "num_texts": probe.num_texts,
         "chance": probe.chance,
         "picked": None if probe.picked is None else asdict(probe.picked.conventions),
         "candidates": [
@@ -87,9 +88,9 @@ def _shares(probe: "Probe") -> str:
     assert probe.picked is not None
     others = len(probe.alike) - 1
     alike = f"; {others} other candidate{'s' * (others > 1)} measure{'s' * (others == 1)} alike" if others else ""
-    return (
-        f"{probe.picked.first:.0%} of first drafts right (chance {probe.chance:.0%}, {probe.num_tokens} tokens){alike}"
-    )
+    over = f", then over {probe.num_texts} whole texts" if probe.num_texts else ""
+    rows = f"chance {probe.chance:.0%}, {probe.num_tokens} tokens"
+    return f"{probe.picked.first:.0%} of first drafts right ({rows}){over}{alike}"
 
 
 def _mark(probe: "Probe", candidate: "Candidate") -> str:

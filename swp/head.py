@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from skulk_core.errors import NothingToExtract, OptionError, StrippedCheckpoint, UnknownHead
+from skulk_core.errors import DraftModelItself, NothingToExtract, OptionError, StrippedCheckpoint, UnknownHead
 from skulk_core.formats.head_names import belongs_to_head, local_name
 from skulk_core.formats.suggest import near_miss
 from swp.checkpoint import Checkpoint
@@ -49,7 +49,7 @@ def find_head(checkpoint: Checkpoint, asked: str | None, kin: Kin) -> Head:
         return _asked_for(checkpoint, asked)
     source, types = str(checkpoint.files), checkpoint.model_types
     if any(kind in ASSISTANT_TYPES for kind in types):
-        raise NothingToExtract(source, "is itself a draft model; it is used whole")
+        raise DraftModelItself(source)
     candidates = [layout(name) for name in layout_names()]
     for one in candidates:
         _refuse_foreign(checkpoint, one)

@@ -91,7 +91,12 @@ class Channel:
     def failure(self, reason: str = "") -> SkulkError:
         """What became of the worker, for a person: ``reason``, or what it said, or how it ended."""
         if self._failed is not None:
-            return WorkerFailed(self.host, self._failed["message"], error=self._failed["error"])
+            return WorkerFailed(
+                self.host,
+                self._failed["message"],
+                error=self._failed["error"],
+                fields=self._failed.get("fields"),
+            )
         if reason:
             return WorkerFailed(self.host, reason, _last_line(self._process.stderr_tail()))
         if self.hello is None:

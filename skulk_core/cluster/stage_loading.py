@@ -14,7 +14,7 @@ from skulk_core.heads.base import DraftHead
 from skulk_core.heads.finding import HeadFound, NoHead, find_head
 from skulk_core.heads.loading import LoadedHead, fitting_layout, load_head, released_conventions, stated
 from skulk_core.heads.ngram import NgramHead
-from skulk_core.heads.wiring import settle
+from skulk_core.heads.wiring import measured_before, settle
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import ModelSource
@@ -26,7 +26,10 @@ NGRAM_NAME = "prompt lookup"
 
 @dataclass(frozen=True)
 class DrafterFacts:
-    """What the launcher may say of the decider's head. ``plain_because`` says why there is none."""
+    """What the launcher may say of the decider's head. ``plain_because`` says why there is none.
+
+    ``because`` is why it was taken, ``is_listed`` whether the catalog chose it.
+    """
 
     name: str | None = None
     plain_because: str | None = None
@@ -35,6 +38,8 @@ class DrafterFacts:
     precision: str = ""
     conventions_from: str = ""
     digest: str = ""
+    because: str = ""
+    is_listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def _head(
         return None, DrafterFacts(plain_because="the catalog says that this model decodes faster without")
     # a trunk in shares is not whole here either
     is_whole = num_hosts == 1
-    conventions, known_from = _conventions(asked.overrides, source, model, found, catalog, is_whole=is_whole)
+    conventions, known_from = _conventions(asked.overrides, model, found, is_whole=is_whole)
     head = load_head(
         model,
         found.files,
@@ -126,19 +131,26 @@ def _head(
     files = sorted({tensor.file for tensor in found.files.tensors})
     digest = " ".join(file_digest(file) for file in files)
     return head, DrafterFacts(
-        found.name, None, found.default_depth, head.nbytes, head.precision, head.conventions_from, digest
+        name=found.name,
+        default_depth=found.default_depth,
+        nbytes=head.nbytes,
+        precision=head.precision,
+        conventions_from=head.conventions_from,
+        digest=digest,
+        because=found.because,
+        is_listed=found.entry is not None and sidecar is None,
     )
 
 
-def _conventions(
-    overrides: Any, source: ModelSource, model: LoadedModel, found: HeadFound, catalog: Catalog, *, is_whole: bool
-) -> tuple[Any, str]:
+def _conventions(overrides: Any, model: LoadedModel, found: HeadFound, *, is_whole: bool) -> tuple[Any, str]:
     """As somebody states them, or as measured before. Nothing is measured where a part of the trunk is missing."""
     if stated(model, found.files, found.conventions) is not None or overrides:
         return found.conventions, "catalog"
     if is_whole:
-        wiring = settle(model, source, found, catalog, overrides=overrides)
+        wiring = settle(model, found, overrides=overrides)
         return wiring.conventions, wiring.conventions_from
+    if (known := measured_before(model, found.files)) is not None:
+        return known.conventions, known.conventions_from
     released = released_conventions(model, fitting_layout(model, found.files))
     if released is None:
         raise ConventionsUnknown(

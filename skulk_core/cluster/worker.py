@@ -36,7 +36,9 @@ def run_worker(
     try:
         _serve(control, measure, instruments)
     except SkulkError as error:
-        control.say("failed", error=type(error).__name__, message=str(error))
+        # what to do next is said where the person is, and may need them
+        fields = {name: value for name, value in vars(error).items() if isinstance(value, str)}
+        control.say("failed", error=type(error).__name__, message=str(error), fields=fields)
     except RuntimeError as error:
         # MLX says so of its operations, the ring's among them
         traceback.print_exc()

@@ -1,6 +1,6 @@
 """Errors of several hosts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from skulk_core.errors.base import SkulkError
@@ -26,10 +26,13 @@ class WorkerFailed(ClusterError):
     """A worker ended, said that it cannot work, or fell silent.
 
     `said` is the last it wrote, `error` the name of the type of the error it told of; each empty if there is none.
+    `fields` are that error's own, as far as they are texts.
     """
 
-    def __init__(self, host: str, reason: str, said: str = "", error: str = "") -> None:
-        self.said, self.error = said, error
+    def __init__(
+        self, host: str, reason: str, said: str = "", error: str = "", fields: Mapping[str, str] | None = None
+    ) -> None:
+        self.said, self.error, self.fields = said, error, dict(fields or {})
         super().__init__(host, reason + (f"; it wrote: {said}" if said else ""))
 
 

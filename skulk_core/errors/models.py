@@ -14,6 +14,15 @@ class UnsupportedModel(SkulkError):
         super().__init__(f"model type {model_type!r} is not supported")
 
 
+class NotATarget(UnsupportedModel):
+    """The checkpoint is a draft model for another, given as the model to decode."""
+
+    def __init__(self, model_type: str, supported: Sequence[str], model: Path | str) -> None:
+        super().__init__(model_type, supported)
+        self.model = str(model)
+        self.args = (f"{model}: is a draft model for another model ({model_type}), which does not decode by itself",)
+
+
 class NoDraftHead(SkulkError):
     """Speculation was asked for and the model has no head anywhere we know of."""
 
@@ -69,6 +78,13 @@ class NothingToExtract(ExtractError):
     def __init__(self, source: str, reason: str, assistant: str = "") -> None:
         self.assistant = assistant
         super().__init__(source, reason)
+
+
+class DraftModelItself(NothingToExtract):
+    """What was to be extracted from is an assistant: a draft model that is used whole."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source, "is itself a draft model; it is used whole")
 
 
 class StrippedCheckpoint(ExtractError):

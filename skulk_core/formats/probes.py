@@ -1,11 +1,12 @@
-"""`probes.json`, schema 1: how heads without a name are wired, as measured on this machine.
+"""`probes.json`, schema 1: how heads that do not say so are wired, as measured on this machine.
 
     {"schema": 1,
      "probes": [{"head": "sha256:…",           the head's tensors: names, dtypes, shapes and bytes
                  "trunk": "sha256:…",          the trunk it was measured on: its sizes and its final norm
                  "conventions": {…},           all five, as in the catalog
                  "agreement": 0.68,            share of first drafts that were right
-                 "num_tokens": 335}]}          tokens it was measured on
+                 "num_tokens": 335,            tokens it was measured on
+                 "alike": 1}]}                 ways that could not be told from the best, itself among them
 
 The file is a memory, not a setting: without it, heads are measured again. The oldest records fall out.
 """
@@ -19,7 +20,7 @@ from skulk_core.types import CONVENTION_NAMES, ChainTap, ConcatOrder, Convention
 
 SCHEMA = 1
 _MOST_RECORDS = 200
-_KEYS = ("head", "trunk", "conventions", "agreement", "num_tokens")
+_KEYS = ("head", "trunk", "conventions", "agreement", "num_tokens", "alike")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class ProbeRecord:
     conventions: Conventions
     agreement: float
     num_tokens: int
+    alike: int = 1
 
 
 def read_probes(path: Path) -> tuple[ProbeRecord, ...]:
@@ -71,4 +73,5 @@ def _record(section: JsonSection) -> ProbeRecord:
         ),
         agreement=section.number("agreement"),
         num_tokens=section.integer("num_tokens", minimum=1),
+        alike=section.integer("alike", minimum=1) if section.has("alike") else 1,
     )

@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.gemma4_text import DecoderLayer
 
+from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import CacheList
 from skulk_core.cache.window import WindowCache
 from skulk_core.errors import SidecarError
@@ -78,6 +79,7 @@ class AssistantHead(WiredHead):
         self._layers = [QueryOnlyLayer(layer) for layer in module.layers]
         attentions = {layer.layer_type: layer.self_attn for layer in module.layers}
         self._turns = {kind: Turns(attention.rope, attention.head_dim) for kind, attention in attentions.items()}
+        self._sliding_rows = module.spec.sliding_rows
         self._norm = RowNorm(module.norm.weight, module.norm.eps)
         self._enter, self._leave = linear(module.pre_projection), linear(module.post_projection)
         self._score = _logits_of(module, target.vocab_size)
@@ -110,9 +112,7 @@ class AssistantHead(WiredHead):
         assert self._caches is not None, "no caches to read from"
         h, token = self._last
         position = self._caches.rows + self._shift
-        keys_values = {
-            kind: cache.keys_and_values() for kind, cache in self._target.drafting_caches(self._caches).items()
-        }
+        keys_values = {kind: self._seen_of(cache) for kind, cache in self._target.drafting_caches(self._caches).items()}
         turns = {kind: kinds.at(1, position) for kind, kinds in self._turns.items()}
         tokens: list[mx.array] = []
         probs = []
@@ -141,6 +141,13 @@ class AssistantHead(WiredHead):
             h = self._leave(out)
         return drafts
 
+    def _seen_of(self, cache: AttentionCache | WindowCache) -> tuple[mx.array, mx.array]:
+        """A layer's committed rows, as the next draft sees them: an assistant's window may be the narrower one."""
+        keys, values = cache.keys_and_values()
+        if isinstance(cache, WindowCache) and keys.shape[2] > self._sliding_rows:
+            return keys[..., -self._sliding_rows :, :], values[..., -self._sliding_rows :, :]
+        return keys, values
+
     def _of_text(self, tokens: mx.array) -> tuple[KeysValues, dict[str, mx.array]]:
         """The target's keys and values of a whole text, and which of them the draft after each row may see."""
         caches, length = self._target.make_caches(), tokens.shape[0]
@@ -153,7 +160,7 @@ class AssistantHead(WiredHead):
             keys_values[kind] = keys[..., :length, :], values[..., :length, :]
             masks[kind] = key <= own
             if isinstance(cache, WindowCache):
-                masks[kind] = masks[kind] & (key > own - cache.kept_rows)
+                masks[kind] = masks[kind] & (key > own - self._sliding_rows)
         return keys_values, masks
 
     def _forward(self, h: mx.array, tokens: mx.array, seen: "_Seen") -> mx.array:

@@ -31,11 +31,20 @@ class AssistantSpec:
     num_centroids: int
     centroids_looked_into: int
 
+    @property
+    def sliding_rows(self) -> int:
+        """Rows that a query of a sliding layer sees: transformers' mask keeps distances up to the assistant's window.
+
+        From the last committed row on, and with both ends.
+        """
+        return int(self.args.sliding_window) + 1
+
 
 def read_spec(files: HeadFiles) -> AssistantSpec:
     """The sizes in an assistant's `config.json`. Raises `SidecarError` naming the key that makes no sense."""
     if files.config is None:
-        raise SidecarError(files.origin, "is no assistant's checkpoint: that is a folder with a config.json")
+        reason = "holds an assistant's weights alone; give its folder, which has the config.json that says their sizes"
+        raise SidecarError(files.origin, reason)
     said = {**_DEFAULTS, **files.config}
     if "backbone_hidden_size" not in files.config and "unified" in str(files.config["model_type"]):
         said["backbone_hidden_size"] = _UNIFIED_BACKBONE
@@ -58,7 +67,13 @@ def require_fit(spec: AssistantSpec, target: Target, files: HeadFiles) -> Gemma4
         raise SidecarError(files.origin, reason)
     if spec.backbone_hidden_size != target.hidden_size:
         raise _unlike(files, "hidden_size", spec.backbone_hidden_size, target.hidden_size)
-    for kind in sorted(set(spec.args.layer_types)):
+    kinds = set(spec.args.layer_types)
+    if missing := sorted(kinds - target.lent_kinds):
+        reason = f"reads keys and values of {missing[0]} layers, of which this model has none"
+        raise SidecarError(files.origin, f"{reason}: an assistant of another model")
+    if SLIDING in kinds and spec.args.sliding_window > target.args.sliding_window:
+        raise _unlike(files, "sliding_window", spec.args.sliding_window, target.args.sliding_window)
+    for kind in sorted(kinds):
         theirs, ours = _heads(spec.args, kind), _heads(target.args, kind)
         if theirs.dims != ours.dims:
             raise _unlike(files, f"{kind} heads of size", theirs.dims, ours.dims)

@@ -72,15 +72,26 @@ def head_module(
 
     ``precision`` is one that `resolve_precision` gives. Raises `SidecarError`.
     """
-    module = layout.module(model.target, files)
-    tensors = layout.normalise(files.read(), files)
-    prepare_quantized(module, tensors, files.origin, layout.prefix)
-    check(module, tensors, files.origin, layout.prefix)
+    module, tensors = _checked(model, files, layout)
     module.load_weights(list(add_norm_offset(module, tensors, norm_offset).items()))
     _convert(module, model, layout, precision)
     module.eval()
     mx.eval(module.parameters())
     return module
+
+
+def require_fit(model: LoadedModel, files: HeadFiles) -> None:
+    """Raise `SidecarError` for a head of another model; no weight of either is read."""
+    _checked(model, files, fitting_layout(model, files))
+
+
+def _checked(model: LoadedModel, files: HeadFiles, layout: HeadLayout) -> tuple[nn.Module, dict[str, mx.array]]:
+    """A head's module and the tensors for it, of the right names and shapes."""
+    module = layout.module(model.target, files)
+    tensors = layout.normalise(files.read(), files)
+    prepare_quantized(module, tensors, files.origin, layout.prefix)
+    check(module, tensors, files.origin, layout.prefix)
+    return module, tensors
 
 
 def resolve_precision(model: LoadedModel, precision: str, layout: HeadLayout) -> str:

@@ -28,7 +28,7 @@ _OPENINGS = (
     "The city lies on the river",
     "If you have any questions,",
 )
-_TOKENS_OF_A_TEXT = 48
+TOKENS_OF_A_TEXT = 48
 # Tokens handed to the device before one is waited for.
 _TOKENS_AHEAD = 8
 
@@ -45,13 +45,15 @@ class OwnText:
     hidden: Hidden
 
 
-def write_texts(model: LoadedModel, progress: Callable[[], None]) -> Iterator[OwnText]:
+def write_texts(
+    model: LoadedModel, progress: Callable[[], None], num_tokens: int = TOKENS_OF_A_TEXT
+) -> Iterator[OwnText]:
     """A text for each of our openings, each as it is asked for; ``progress`` is called every few tokens."""
     stop_tokens = frozenset(model.tokenizer.eos_token_ids)
     for opening in _OPENINGS:
         prompt = tuple(model.tokenizer.encode(opening))
         if prompt:
-            yield write(model.target, prompt, _TOKENS_OF_A_TEXT, stop_tokens, progress)
+            yield write(model.target, prompt, num_tokens, stop_tokens, progress)
 
 
 def write(

@@ -4,6 +4,9 @@ The trunk writes short texts of its own, greedily. A head under candidate conven
 every pair its first draft is compared with the token that came, and its second one, chained through its own output,
 with the token after. A row counts once: where texts repeat, the same three tokens in a row are not counted again.
 `verdict` decides.
+
+Which position a chain of drafts has shows in few such rows, and in texts that repeat at a distance most of all. Where
+candidates of other positions measure alike they are compared over longer texts, with every row, three drafts deep.
 """
 
 import itertools
@@ -21,7 +24,7 @@ from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.loading import fitting_layout, head_module, released_conventions, resolve_precision
 from skulk_core.heads.own_text import OwnText, write_texts
 from skulk_core.heads.registry import HeadLayout
-from skulk_core.heads.verdict import Hits, Measured, Probe, Tokens, contenders, decide
+from skulk_core.heads.verdict import Hits, Measured, Probe, Shares, Tokens, contenders, decide, told_by_texts
 from skulk_core.models.loading import LoadedModel
 from skulk_core.models.registry import make_target
 from skulk_core.types import Conventions
@@ -30,6 +33,8 @@ _SLOWEST_FIRST = ("norm_offset", "concat_order", "hidden_tap", "position_rule", 
 _DEPTH = 2
 _ROWS_WANTED = 320
 _LEAST_ROWS = 40
+# Whole texts: tokens of each, drafts after each row, and how few texts say nothing.
+_LONGER, _DEPTH_OF_WHOLE, _LEAST_TEXTS = 96, 3, 8
 
 
 def probe(
@@ -56,7 +61,17 @@ def probe(
         reason = f"cannot be measured: the model writes too little by itself, {len(came)} tokens"
         raise ConventionsUnknown(files.origin, reason)
     reference = released_conventions(model, layout) or Conventions()
-    return decide(_measure(builder, wanted, texts, came, progress), came, reference)
+    found = decide(_measure(builder, wanted, texts, came, progress), came, reference)
+    if len({one.conventions.position_rule for one in found.alike}) < 2:
+        return found
+    whole = [
+        text for text in write_texts(model, progress, _LONGER) if len(text.tokens) - text.start > _DEPTH_OF_WHOLE + 1
+    ]
+    if len(whole) < _LEAST_TEXTS:
+        return found
+    accepted = {one.conventions: _accepted(builder.head(one.conventions), whole, progress) for one in found.alike}
+    mx.clear_cache()
+    return told_by_texts(found, accepted, reference)
 
 
 def candidates(layout: HeadLayout, fixed: Mapping[str, Any]) -> list[Conventions]:
@@ -104,6 +119,20 @@ def _enough(texts: Iterable[OwnText]) -> list[_Rows]:
         if sum(len(rows.pairs) for rows in found) >= _ROWS_WANTED:
             break
     return found
+
+
+def _accepted(head: WiredHead, texts: Sequence[OwnText], progress: Callable[[], None]) -> Shares:
+    """Of each whole text, how many of `_DEPTH_OF_WHOLE` drafts would have been accepted after a row, in the mean."""
+    means = []
+    for text in texts:
+        drafts = head.forced(mx.array(text.tokens, mx.int32), text.hidden, _DEPTH_OF_WHOLE)
+        mx.eval(drafts)
+        known, first = np.array(text.tokens), text.start - 1
+        rows = len(known) - _DEPTH_OF_WHOLE - 1
+        hits = [np.array(draft)[first:rows] == known[first + 2 + i : rows + 2 + i] for i, draft in enumerate(drafts)]
+        means.append(np.cumprod(np.stack(hits), axis=0).sum(axis=0).mean())
+        progress()
+    return np.array(means)
 
 
 class _Builder:

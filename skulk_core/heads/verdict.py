@@ -8,11 +8,14 @@ cancel:
   thousand probes.
 - against one another, by the drafts out of two that would have been accepted: candidates that the best is not ahead of
   by `SURE_OF_WIRING` are *alike*, and of those the one is picked that differs in fewest conventions from a reference.
+
+Where those alike have other positions, whole texts decide between them, `SURE_OF_TEXTS` standard errors of a mean over
+texts: rows of a text that repeats itself are no observations of their own, and texts are.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +27,11 @@ from skulk_core.types import Conventions
 # Standard errors.
 SURE_OF_HEAD = 4.0
 SURE_OF_WIRING = 2.5
+SURE_OF_TEXTS = 3.0
 
 Hits = npt.NDArray[np.bool_]
 Tokens = npt.NDArray[np.int32]
+Shares = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Probe:
     """What a probe found. ``candidates`` have the best first; ``chance`` is the share of the most frequent token.
 
     ``picked`` is None where no candidate is clearly better than chance; ``alike`` are those, with ``picked``, that
-    could not be told from the best.
+    could not be told from the best. ``num_texts`` are the whole texts that were asked besides.
     """
 
     candidates: tuple[Candidate, ...]
@@ -54,6 +59,7 @@ class Probe:
     alike: tuple[Candidate, ...]
     num_tokens: int
     chance: float
+    num_texts: int = 0
 
     def require(self, head: Path) -> Candidate:
         """``picked``. Raises `HeadDoesNotFit` if there is none, naming the ``head``."""
@@ -106,6 +112,14 @@ def decide(measured: Sequence[Measured], came: Tokens, reference: Conventions) -
         num_tokens=len(came),
         chance=float(_by_chance(came).mean()),
     )
+
+
+def told_by_texts(found: Probe, accepted: Mapping[Conventions, Shares], reference: Conventions) -> Probe:
+    """``found`` without those of `alike` that are behind over whole texts, ``accepted`` drafts of each, ``[n]``."""
+    best = max(accepted.values(), key=lambda shares: float(shares.mean()))
+    alike = [one for one in found.alike if lead(best, accepted[one.conventions]) < SURE_OF_TEXTS]
+    picked = min(alike, key=lambda one: _differences(one.conventions, reference))
+    return replace(found, picked=picked, alike=tuple(alike), num_texts=len(best))
 
 
 def _by_chance(came: Tokens) -> Hits:

@@ -9,22 +9,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from skulk_core.catalog import AssistantEntry, Catalog, SidecarEntry, Subject, add_entry, resolve, user_catalog
-from skulk_core.errors import ConventionsUnknown, EntryExists, FileError
-from skulk_core.formats.catalog import is_repo
+from skulk_core.errors import ConventionsUnknown, FileError
 from skulk_core.formats.probes import ProbeRecord, read_probes, with_probe
 from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.finding import HeadFound
 from skulk_core.heads.loading import AS_RELEASED, fitting_layout, released_conventions, stated
 from skulk_core.heads.probe import probe
 from skulk_core.heads.verdict import Probe
-from skulk_core.hub.sources import ModelSource
 from skulk_core.models.loading import LoadedModel
 from skulk_core.runtime.userfiles import config_dir, write_atomically
 from skulk_core.types import CONVENTION_NAMES, Conventions
-
-# What a card would say of a licence that nobody looked up; also the Hub's own word for it.
-_LICENCE_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -43,9 +37,7 @@ class Wiring:
 
 def settle(
     model: LoadedModel,
-    source: ModelSource,
     found: HeadFound,
-    catalog: Catalog,
     *,
     precision: str = "auto",
     overrides: Mapping[str, Any] | None = None,
@@ -53,7 +45,8 @@ def settle(
 ) -> Wiring:
     """Conventions for a head of which neither its file, nor its family, nor the catalog says how it is wired.
 
-    It is measured once; the catalog of the person who runs this, or `probes.json` beside it, keeps the answer.
+    It is measured once; `probes.json` keeps the answer by digests, so that it changes neither which head is taken nor
+    what a catalog says. Where several ways measured alike, what is said of the one picked says so.
     ``overrides`` are the user's: where they leave something open, only that is measured, and nothing is kept.
     ``progress`` is called between passes. Raises as `probe` does, and `HeadDoesNotFit`.
     """
@@ -64,11 +57,8 @@ def settle(
     released = released_conventions(model, layout)
     if overrides and released is not None:
         return Wiring(None)
-    path = probes_file()
-    key = _digest_of_head(found.files), _digest_of_trunk(model)
-    known = next((one for one in read_probes(path) if (one.head, one.trunk) == key), None)
-    if known is not None and not overrides:
-        return Wiring(known.conventions, f"a measurement on this machine, {known.agreement:.0%} of first drafts right")
+    if not overrides and (known := measured_before(model, found.files)) is not None:
+        return known
     try:
         measured = probe(model, found.files, precision=precision, fixed=overrides, progress=progress)
     except ConventionsUnknown:
@@ -76,43 +66,43 @@ def settle(
             raise
         return Wiring(released, f"{AS_RELEASED}; the model writes too little to measure by")
     picked = measured.require(found.files.origin)
-    wiring = Wiring(picked.conventions, f"a measurement, {picked.first:.0%} of first drafts right", measured)
+    record = ProbeRecord(*_key(model, found.files), picked.conventions, picked.first, measured.num_tokens)
+    record = replace(record, alike=len(measured.alike))
+    wiring = Wiring(picked.conventions, _said_of(record, "a measurement"), measured)
     if overrides:
         return wiring
-    record = ProbeRecord(*key, picked.conventions, picked.first, measured.num_tokens)
+    path = probes_file()
     try:
-        return replace(wiring, kept_in=_keep(source, found, layout.name, catalog, record, path))
-    except (FileError, EntryExists) as error:
+        # of two programs that measure at the same time one may be forgotten, and will measure again
+        write_atomically(path, with_probe(read_probes(path), record))
+    except FileError as error:
         return replace(wiring, not_kept=str(error))
+    return replace(wiring, kept_in=path)
+
+
+def measured_before(model: LoadedModel, files: HeadFiles) -> Wiring | None:
+    """What was measured of this head on this trunk earlier; of the model the final norm is enough."""
+    key = _key(model, files)
+    known = next((one for one in read_probes(probes_file()) if (one.head, one.trunk) == key), None)
+    if known is None:
+        return None
+    return Wiring(known.conventions, _said_of(known, "a measurement on this machine"))
 
 
 def probes_file() -> Path:
-    """Where measured conventions are kept for heads that the catalog has no name for. It need not exist."""
+    """Where measured conventions are kept. It need not exist."""
     return config_dir() / "probes.json"
 
 
-def _keep(
-    source: ModelSource, found: HeadFound, layout: str, catalog: Catalog, record: ProbeRecord, probes: Path
-) -> Path:
-    """Keep what was measured, in the catalog if it can be named there; the file that has it now.
+def _said_of(record: ProbeRecord, measurement: str) -> str:
+    said = f"{measurement}, {record.agreement:.0%} of first drafts right"
+    if record.alike == 1:
+        return said
+    return f"{said}; it could not tell {record.alike} ways apart, of which this one is nearest to the releases"
 
-    A catalog entry of the head is completed. A new one is made only where the model has no other head in the catalog:
-    a measurement must not change which head is taken.
-    """
-    entry = found.entry
-    if entry is None and found.snapshot is not None and not resolve(Subject.of(source), catalog.heads).entries:
-        base = next((name for name in Subject.of(source).names if is_repo(name)), None)
-        if base is not None:
-            repo, sha = found.snapshot.repo, found.snapshot.sha
-            kind = SidecarEntry if found.files.config is None else AssistantEntry
-            entry = kind(base=base, repo=repo, licence=_LICENCE_UNKNOWN, revision=sha, layout=layout)
-    if entry is None:
-        # of two programs that measure at the same time one may be forgotten, and will measure again
-        write_atomically(probes, with_probe(read_probes(probes), record))
-        return probes
-    path = user_catalog()
-    add_entry(path, replace(entry, conventions=record.conventions), replace=found.entry is not None)
-    return path
+
+def _key(model: LoadedModel, files: HeadFiles) -> tuple[str, str]:
+    return _digest_of_head(files), _digest_of_trunk(model)
 
 
 def _digest_of_head(files: HeadFiles) -> str:

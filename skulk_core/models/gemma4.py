@@ -51,6 +51,11 @@ class Gemma4Target(Target):
         return tuple(range(1, min(self._lenders.values()) + 1))
 
     @property
+    def lent_kinds(self) -> frozenset[str]:
+        """The types of layers whose keys and values an assistant can read: those of `drafting_caches`."""
+        return frozenset(self._lenders)
+
+    @property
     def overflows_in_float16(self) -> bool:
         return True
 

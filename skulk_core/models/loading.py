@@ -13,12 +13,12 @@ from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.utils import _get_classes as mlx_lm_classes
 from mlx_lm.utils import load_model, load_tokenizer
 
-from skulk_core.errors import FileError, OptionError, UnsupportedModel
+from skulk_core.errors import FileError, OptionError
 from skulk_core.formats.elsewhere import AbsentTensor
 from skulk_core.formats.head_names import belongs_to_head
 from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
-from skulk_core.models.registry import accepted_types, config_changes, make_target, require_adapter
+from skulk_core.models.registry import config_changes, make_target, require_adapter, unsupported
 from skulk_core.models.renamed_files import as_mlx_lm_finds_it
 from skulk_core.types import LayerRange
 
@@ -115,8 +115,13 @@ def load(
     none of them of these layers. Raises `FileError`, `UnsupportedModel`, `OptionError`.
     """
     loaded = outline(path, dtype, layer_range, absent)
-    mx.eval(held_weights(loaded.target))
+    read_weights(loaded)
     return loaded
+
+
+def read_weights(model: LoadedModel) -> None:
+    """Read the weights that this host holds of a model whose outline was made."""
+    mx.eval(held_weights(model.target))
 
 
 def outline(
@@ -165,7 +170,7 @@ def _load_folder(folder: Path, absent: Sequence[AbsentTensor] = ()) -> Parts:
     except (*FILES_AT_FAULT, OSError) as error:
         # mlx-lm says this of a type it has no module for; everything else is about the files
         if "not supported" in str(error) and model_type in str(error):
-            raise UnsupportedModel(model_type, accepted_types()) from error
+            raise unsupported(model_type, folder) from error
         raise FileError(folder, f"mlx-lm cannot load it: {shortened(str(error))}") from error
     return Parts(model, config, headers, partial(make_tokenizer, folder, config, folder))
 

@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mlx_lm.utils import MODEL_REMAPPING
 
-from skulk_core.errors import UnsupportedModel
+from skulk_core.errors import NotATarget, UnsupportedModel
+from skulk_core.formats.head_names import is_assistant
 from skulk_core.models.base import Target
 from skulk_core.types import LayerRange
 
@@ -50,6 +52,13 @@ def accepted_types() -> tuple[str, ...]:
     """Model types that a checkpoint may say: those with an adapter, and those that mlx-lm takes for one of them."""
     renamed = {said for said, module in MODEL_REMAPPING.items() if module in _ADAPTERS}
     return tuple(sorted({*_ADAPTERS, *_CONFIGS, *renamed}))
+
+
+def unsupported(model_type: str, model: Path | str) -> UnsupportedModel:
+    """What to raise for a checkpoint ``model`` of a type without an adapter."""
+    if is_assistant(model_type):
+        return NotATarget(model_type, accepted_types(), model)
+    return UnsupportedModel(model_type, accepted_types())
 
 
 def config_changes(config: Mapping[str, Any]) -> dict[str, Any]:

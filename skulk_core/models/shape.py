@@ -16,14 +16,14 @@ from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.borrowed import BorrowedCache
 from skulk_core.cache.window import WindowCache
-from skulk_core.errors import FileError, UnsupportedModel
+from skulk_core.errors import FileError
 from skulk_core.formats.head_names import local_name
 from skulk_core.memory.caches import STEP_ROWS, CacheShape, WorkingShape
 from skulk_core.memory.division import Division
 from skulk_core.memory.weights import OuterParts
 from skulk_core.models.base import Activations, Target
 from skulk_core.models.loading import FILES_AT_FAULT, renamed, shortened, text_config
-from skulk_core.models.registry import accepted_types, config_changes, make_target, require_adapter
+from skulk_core.models.registry import config_changes, make_target, require_adapter, unsupported
 from skulk_core.types import LayerRange
 
 # As `decode` feeds a prompt, and as attention on a CPU writes out its scores.
@@ -91,7 +91,7 @@ def _target(config: Mapping[str, Any], origin: str) -> Target:
         return make_target(model)
     except FILES_AT_FAULT as error:
         if "not supported" in str(error) and model_type in str(error):
-            raise UnsupportedModel(model_type, accepted_types()) from error
+            raise unsupported(model_type, origin) from error
         raise FileError(origin, f"mlx-lm cannot make a model of its config.json: {shortened(str(error))}") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx.utils import tree_flatten
 
-from skulk_core.errors import FileError, HubError
+from skulk_core.errors import FileError
 from skulk_core.formats.head_names import files_of_head
 from skulk_core.hub.headers import INDEX_FILE
 from skulk_core.hub.model_config import CONFIG_FILE
@@ -22,6 +22,7 @@ from skulk_core.memory.placement import ModelBytes
 from skulk_core.memory.weights import ITEM_NBYTES, WeightBytes, weigh
 from skulk_core.models.loading import text_config
 from skulk_core.models.shape import Shape, division_of, shape_of
+from skulk_core.models.weighing_heads import HeadBytes
 
 # A worker's own memory before it has loaded anything: Python, MLX, transformers.
 PROCESS_NBYTES = 350_000_000
@@ -41,8 +42,8 @@ class Weighed:
     head_files: tuple[str, ...] = ()
     head_files_nbytes: int = 0
 
-    def needs(self, context: int, head_nbytes: int) -> ModelBytes:
-        """What a plan must place, for a context of so many tokens and a draft head of so many bytes."""
+    def needs(self, context: int, head: HeadBytes) -> ModelBytes:
+        """What a plan must place, for a context of so many tokens and a draft head."""
         return ModelBytes(
             weights=self.weights,
             outer=self.shape.outer,
@@ -50,8 +51,7 @@ class Weighed:
             working=self.shape.working,
             context=context,
             item_nbytes=self.item_nbytes,
-            # a head keeps a layer's cache of its own
-            head_nbytes=head_nbytes + (self._head_cache(context) if head_nbytes else 0),
+            head_nbytes=head.nbytes + (self._head_cache(context) if head.keeps_rows else 0),
             process_nbytes=PROCESS_NBYTES,
             split_points=self.shape.split_points,
             division=self.shape.division,
@@ -154,11 +154,3 @@ def _item_nbytes(config: Mapping[str, Any], dtype: str) -> int:
     """Bytes of a number of the activations."""
     said = text_config(config).get("dtype") or text_config(config).get("torch_dtype") or config.get("torch_dtype")
     return ITEM_NBYTES.get(dtype) or ITEM_NBYTES.get(str(said), 2)
-
-
-def sidecar_nbytes(ref: RepoRef, file: str, cancel: Event | None = None) -> int:
-    """Bytes of a published head's file, of which nothing is fetched. Raises the Hub's errors."""
-    files = HubFiles.at(ref, cancel or Event())
-    if file not in files.names:
-        raise HubError(ref.repo, f"the repository has no {file}")
-    return files.stat(file).nbytes

@@ -8,12 +8,14 @@ from pathlib import Path
 import assistants
 import pytest
 from assistants import ASSISTANT, TARGET
+from cli_checkpoints import DEMO_SIDECAR
 from cli_runner import Finished, Program, in_process
 from hub_loopback import LoopbackHub, Repo
 
 PROMPT = "The class statement is used to "
 NUM_TOKENS = 24
 SHORT = (PROMPT, "--max-tokens", str(NUM_TOKENS))
+PEERS = ("--peers", "local:2")
 RULE = ("--convention", "position_rule=last_committed")
 BASE = "google/gemma-4-12B-it"
 TUNED = "someone/gemma-4-12B-it-tuned-8bit"
@@ -55,6 +57,11 @@ def answers(hub: LoopbackHub, skulk: Program, tmp_path_factory: pytest.TempPathF
             "tuned": ("run", TUNED, *SHORT, "--json", *RULE),
             "missing": ("run", "google/gemma-4-31B-it", *SHORT),
             "allowed": ("run", "google/gemma-4-31B-it", *SHORT, "--json", "--allow-plain"),
+            "ring": ("run", TUNED, *SHORT, "--json", "--verbose", *PEERS, *RULE),
+            "ring missing": ("run", "google/gemma-4-31B-it", *SHORT, *PEERS),
+            "plan": ("plan", BASE, *PEERS, "--json"),
+            "plan given": ("plan", "google/gemma-4-31B-it", *PEERS, "--json", "--sidecar", f"{BASE}-assistant"),
+            "plan folder": ("plan", TARGET, *PEERS, "--json", "--sidecar", ASSISTANT),
         },
         **settings,
     )
@@ -89,11 +96,54 @@ def test_a_missing_assistant_is_told_with_the_command_that_fetches_it(answers: d
     assert allowed.answer["tokens"] == plain()
 
 
+def test_several_hosts_say_what_they_draft_with(answers: dict[str, Finished]) -> None:
+    """Otherwise nobody sees that a pairing was the catalog's, nor which."""
+    finished = answers["ring"]
+    assert finished.code == 0, finished.stderr
+    assert finished.answer["tokens"] == plain()
+    stderr = " ".join(finished.stderr.split())
+    assert f"drafting with {BASE}-assistant: its base model is {BASE}" in stderr
+    assert f"head: {BASE}-assistant (its base model is {BASE}" in stderr
+    assert "conventions from" in stderr
+
+
+def test_several_hosts_tell_how_to_fetch_a_missing_assistant(answers: dict[str, Finished]) -> None:
+    answers["ring missing"].assert_fails(
+        1, "drafts with google/gemma-4-31B-it-assistant", "hf download google/gemma-4-31B-it-assistant", "--allow-plain"
+    )
+
+
+@pytest.mark.parametrize("case", ["plan", "plan given", "plan folder"])
+def test_a_plan_counts_the_assistant_and_no_cache_for_it(answers: dict[str, Finished], case: str) -> None:
+    """Otherwise a host that a plan fits has too little memory, or one that has enough is refused."""
+    planned = answers[case]
+    assert planned.code == 0, planned.stderr
+    assert planned.answer["head"] == (str(ASSISTANT) if case == "plan folder" else f"{BASE}-assistant")
+    first, last = (stage["parts"]["head"] for stage in planned.answer["stages"])
+    # float32 on this machine, in the file half of it or as much
+    stored = (ASSISTANT / "model.safetensors").stat().st_size
+    assert first == 0
+    assert stored * 0.9 < last < stored * 2.01
+
+
 def test_what_is_no_assistant_and_what_it_cannot_be() -> None:
     asked = ("run", TARGET, *SHORT, "--sidecar")
     in_process(*asked, TARGET).assert_fails(1, "is a model of type gemma4, and no draft head for another")
+    in_process(*asked, ASSISTANT / "model.safetensors").assert_fails(1, "an assistant's weights alone; give its folder")
+    itself = in_process("run", ASSISTANT, *SHORT)
+    itself.assert_fails(1, "is a draft model for another model", "skulk run MODEL --sidecar")
+    assert "Supported types" not in itself.stderr
     in_half = in_process(*asked, ASSISTANT, "--head-precision", "float16", *RULE)
     in_half.assert_fails(2, "--head-precision float16", "bfloat16")
+
+
+def test_a_head_of_another_model_is_told_before_weights_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large model they take minutes, and the files' headers say enough."""
+    monkeypatch.setattr("skulk_core.models.loading.read_weights", lambda _: pytest.fail("weights were read"))
+    in_process("run", "demo", *SHORT, "--sidecar", ASSISTANT).assert_fails(
+        1, "of a Gemma 4 model, which this one is not"
+    )
+    in_process("run", TARGET, *SHORT, "--sidecar", DEMO_SIDECAR).assert_fails(1, str(DEMO_SIDECAR))
 
 
 def test_only_what_is_needed_of_an_assistant_is_fetched(hub: LoopbackHub, answers: dict[str, Finished]) -> None:
@@ -121,6 +171,12 @@ def test_the_shipped_catalog_pairs_and_the_position_is_measured_once(
     assert "position_rule last_committed" in again.stderr
     assert first.answer["tokens"] == again.answer["tokens"]
     assert first.answer["stats"]["draft_depth"] == 2
+    # kept by digest, and by nothing that decides which head is taken
+    assert (Path(once["XDG_CONFIG_HOME"]) / "skulk" / "probes.json").is_file()
+    assert not (Path(once["XDG_CONFIG_HOME"]) / "skulk" / "catalog.yaml").exists()
+    ring = skulk.run(*asked, *PEERS, HF_ENDPOINT=hub.url, **once)
+    assert ring.answer["tokens"] == first.answer["tokens"]
+    assert "conventions from a measurement on this machine" in " ".join(ring.stderr.split())
 
 
 def test_the_doctor_shows_both_positions() -> None:

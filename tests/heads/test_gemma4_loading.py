@@ -171,6 +171,7 @@ OTHERS = {
         set_to("text_config", "global_head_dim", value=64),
         "full_attention heads of size 64; this one has 32",
     ),
+    "a-wider-window": (set_to("text_config", "sliding_window", value=25), "sliding_window 25; this one has 24"),
     "another-number-of-heads": (set_to("text_config", "num_attention_heads", value=3), "3 query heads .* 2 of K/V"),
     "no-text-config": (lambda config: config.pop("text_config"), "no text_config"),
     "no-size": (set_to("num_centroids", value=0), "num_centroids is 0, not a size"),
@@ -194,6 +195,15 @@ def test_an_assistant_of_another_model_is_refused_by_what_differs(name: str, tmp
     with pytest.raises(SidecarError, match=said) as caught:
         load_head(target(), assistant_head(folder_with(tmp_path / "a", config=change)), overrides=LAST)
     assert caught.value.path == tmp_path / "a"
+
+
+def test_a_target_without_a_kind_of_layer_is_refused(tmp_path: Path) -> None:
+    """A cut or unusual checkpoint; otherwise a KeyError while the first draft is made."""
+    full = torch_target("31B", layer_types=["full_attention"] * 2, num_hidden_layers=2)
+    model = load(save_target(full, tmp_path / "target"), "float32")
+    tiny = save_assistant(torch_assistant(torch_target("31B")), tmp_path / "assistant")
+    with pytest.raises(SidecarError, match="of sliding_attention layers, of which this model has none"):
+        load_head(model, assistant_head(tiny), overrides=LAST)
 
 
 def test_another_kind_of_target_has_nothing_to_read(tmp_path: Path) -> None:

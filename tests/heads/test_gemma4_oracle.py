@@ -24,7 +24,7 @@ from gemma4_tiny import (
 from tiny_heads import RecordingSampler
 
 from skulk_core.cache.base import CacheList
-from skulk_core.heads.base import DraftHead
+from skulk_core.heads.base import DraftHead, WiredHead
 from skulk_core.heads.files import assistant_head
 from skulk_core.heads.loading import load_head
 from skulk_core.models.base import Hidden
@@ -129,6 +129,37 @@ def test_drafts_are_those_of_transformers(size: str, ordered: bool, pair: Any) -
                 caches.commit(end - start)
                 head.ingest(hidden, mx.array(text[start + 1 : end + 1]))
             check(head, wanted(each, ordered, text, rule))
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["plain", "centroids"])
+def test_an_assistant_with_a_window_of_its_own_sees_no_more(ordered: bool, pair: Any, tmp_path: Path) -> None:
+    """Its mask in transformers goes by the assistant's window, which nothing says must be the target's."""
+    of_31b: Pair = pair("31B")
+    narrow = torch_assistant(of_31b.torch_target, ordered=ordered, sliding_window=WINDOW // 2)
+    save_assistant(narrow, tmp_path / f"assistant-{ordered}")
+    each = replace(of_31b, assistants={ordered: narrow}, folder=tmp_path)
+    rule = PositionRule.LAST_COMMITTED
+    head = each.head(ordered, rule)
+    for length in (WINDOW // 2 + 1, 3 * WINDOW):
+        text, caches = text_of(length), each.model.target.make_caches()
+        head.read_from(caches)
+        head.reset()
+        hidden = feed(each.model, caches, text[:-1])
+        caches.commit(length)
+        head.ingest(hidden, mx.array(text[1:]))
+        expected = wanted(each, ordered, text, rule)
+        check(head, expected)
+        assert isinstance(head, WiredHead)
+        forced = head.forced(mx.array([*text, *expected[0]]), _with_more(each.model, text, expected[0]), DEPTH)
+        assert [int(draft[length - 1]) for draft in forced] == expected[0]
+        if length > WINDOW:
+            unlike = wanted(of_31b, ordered, text, rule)[1] - expected[1]
+            assert np.abs(unlike).max() > 1e-2
+
+
+def _with_more(model: LoadedModel, text: list[int], drafts: list[int]) -> Hidden:
+    """The target's rows of a text and drafts after it, but for the last."""
+    return feed(model, model.target.make_caches(), [*text, *drafts][:-1])
 
 
 @pytest.mark.parametrize("size", ["E2B", "26B-A4B"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import demo_heads
 import pytest
-from cli_checkpoints import DEMO, demo_copy, demo_with_own_head
+from cli_checkpoints import DEMO, demo_with_own_head
 from demo import demo
 
 from skulk_core.catalog import Catalog, SidecarEntry, user_catalog
@@ -71,20 +71,13 @@ def from_hub(file: Path, entry: SidecarEntry | None = None) -> HeadFound:
     return replace(local(file), snapshot=Snapshot(file.parent, HEAD_REPO, "a" * 40), entry=entry)
 
 
-def snapshot_of(model: str, tmp_path: Path) -> ModelSource:
-    """A checkpoint in the Hub's cache, which has its repository's name."""
-    folder = tmp_path / f"models--{model.replace('/', '--')}" / "snapshots" / ("b" * 40)
-    folder.parent.mkdir(parents=True)
-    return ModelSource(FolderRef(folder), demo_copy(folder))
-
-
 def test_a_file_is_measured_once_whatever_it_is_called(counting: Counting, file: Path, tmp_path: Path) -> None:
     """Otherwise every run begins with a wait."""
-    first = settle(demo(), HERE, local(file), NOBODY)
+    first = settle(demo(), local(file))
     assert (first.conventions, first.probe, first.kept_in) == (WIRED, FOUND, probes_file())
     renamed = tmp_path / "elsewhere.safetensors"
     shutil.move(file, renamed)
-    again = settle(demo(), HERE, local(renamed), NOBODY)
+    again = settle(demo(), local(renamed))
     assert (again.conventions, again.probe, counting.asked) == (WIRED, None, 1)
     head = load_head(demo(), sidecar_head(renamed), known=again.conventions, known_from=again.conventions_from)
     assert head.conventions == WIRED
@@ -93,66 +86,54 @@ def test_a_file_is_measured_once_whatever_it_is_called(counting: Counting, file:
 
 def test_another_head_or_trunk_is_measured_anew(counting: Counting, file: Path) -> None:
     """Otherwise a head is wired as the one that stood in its place before."""
-    settle(demo(), HERE, local(file), NOBODY)
+    settle(demo(), local(file))
     weights = demo_heads.weights()
     weights["mtp.fc.weight"][0, 0] += 1.0
-    settle(demo(), HERE, local(demo_heads.write(file, weights, WIRED)), NOBODY)
+    settle(demo(), local(demo_heads.write(file, weights, WIRED)))
     assert counting.asked == 2
     target = demo().target
     norm = target.text_model.model.norm
     before = norm.weight
     try:
         norm.weight = before + 1.0
-        settle(demo(), HERE, local(file), NOBODY)
+        settle(demo(), local(file))
     finally:
         norm.weight = before
     assert counting.asked == 3
-    settle(demo(), HERE, local(file), NOBODY)
+    settle(demo(), local(file))
     assert counting.asked == 3
 
 
-def test_a_head_of_the_hub_is_filed_under_its_model(counting: Counting, file: Path, tmp_path: Path) -> None:
-    """Otherwise the answer is lost on the next machine that a catalog is copied to."""
-    source = snapshot_of("owner/tiny", tmp_path)
-    kept = settle(demo(), source, from_hub(file), NOBODY)
-    assert kept.kept_in == user_catalog()
-    entry = Catalog.load(DEMO.parent.parent.parent / "catalog.yaml", user_catalog()).entry_of(HEAD_REPO)
-    assert isinstance(entry, SidecarEntry)
-    assert (entry.base, entry.conventions, entry.revision) == ("owner/tiny", WIRED, "a" * 40)
-    assert entry.layout == "qwen_mtp"
-    assert not probes_file().exists()
-
-
-def test_an_entry_that_lacks_conventions_is_completed(counting: Counting, file: Path) -> None:
-    """Otherwise what else the entry says, the depth for one, is lost with the measurement."""
+def test_a_measurement_does_not_change_which_head_is_taken(counting: Counting, file: Path) -> None:
+    """Otherwise trying a sidecar once makes it the model's own, and a copied entry hides later corrections of it."""
     entry = SidecarEntry(base="owner/base", repo=HEAD_REPO, licence="mit", layout="qwen_mtp", default_depth=3)
-    kept = settle(demo(), HERE, from_hub(file, entry), Catalog((entry,)))
-    assert kept.kept_in == user_catalog()
-    (written,) = Catalog.load(user_catalog(), None).entries
-    assert written == replace(entry, conventions=WIRED)
-
-
-def test_a_measurement_does_not_change_which_head_is_taken(counting: Counting, file: Path, tmp_path: Path) -> None:
-    """Otherwise trying a sidecar once makes it the model's own for good."""
-    listed = SidecarEntry(
-        base="owner/tiny", repo="owner/tiny-mtp", licence="mit", layout="qwen_mtp", conventions=Conventions()
-    )
-    kept = settle(demo(), snapshot_of("owner/tiny", tmp_path), from_hub(file), Catalog((listed,)))
-    assert kept.kept_in == probes_file()
+    for found in (from_hub(file), from_hub(file, entry)):
+        probes_file().unlink(missing_ok=True)
+        assert settle(demo(), found).kept_in == probes_file()
     assert not user_catalog().exists()
+
+
+def test_what_measures_alike_is_not_called_measured(counting: Counting, file: Path) -> None:
+    """Otherwise a guess passes for knowledge from the second run on."""
+    other = Candidate(Conventions(norm_offset=0.0), 0.68, 0.72)
+    counting.answer = replace(FOUND, candidates=(BEST, other), alike=(BEST, other))
+    for said in (settle(demo(), local(file)), settle(demo(), local(file))):
+        assert said.conventions == WIRED
+        assert "could not tell 2 ways apart, of which this one is nearest to the releases" in said.conventions_from
+    assert counting.asked == 1
 
 
 def test_where_nothing_can_be_written_the_run_goes_on(counting: Counting, file: Path, tmp_path: Path) -> None:
     """Otherwise a read-only home directory forbids decoding."""
     (tmp_path / "config").write_text("not a folder")
-    kept = settle(demo(), HERE, local(file), NOBODY)
+    kept = settle(demo(), local(file))
     assert (kept.conventions, kept.kept_in) == (WIRED, None)
     assert "cannot be written" in kept.not_kept
 
 
 def test_what_was_kept_and_is_broken_is_named(counting: Counting, file: Path) -> None:
     """Otherwise a half-written file wires heads at random, or ends in a traceback."""
-    settle(demo(), HERE, local(file), NOBODY)
+    settle(demo(), local(file))
     kept = probes_file()
     for old, new, where in (
         ('"hidden_first"', '"hiden_first"', r"probes\[0\]\.conventions\.concat_order: .*hidden_first"),
@@ -162,28 +143,28 @@ def test_what_was_kept_and_is_broken_is_named(counting: Counting, file: Path) ->
         text = kept.read_text()
         kept.write_text(text.replace(old, new))
         with pytest.raises(FormatError, match=where):
-            settle(demo(), HERE, local(file), NOBODY)
+            settle(demo(), local(file))
         kept.write_text(text)
 
 
 def test_nothing_is_measured_of_what_somebody_says(counting: Counting, file: Path, tmp_path: Path) -> None:
     """Otherwise heads that say how they are wired cost a wait, too."""
-    catalog = settle(demo(), HERE, replace(local(file), conventions=WIRED), NOBODY)
+    catalog = settle(demo(), replace(local(file), conventions=WIRED))
     assert (catalog.conventions, catalog.conventions_from) == (WIRED, "catalog")
     found = find_head(HERE, demo().headers, None, NOBODY)
     assert isinstance(found, HeadFound)
-    assert settle(demo(), HERE, found, NOBODY).conventions is None
+    assert settle(demo(), found).conventions is None
     options = {name: getattr(WIRED, name) for name in CONVENTION_NAMES}
-    assert settle(demo(), HERE, local(file), NOBODY, overrides=options).conventions is None
+    assert settle(demo(), local(file), overrides=options).conventions is None
     # the release says the rest
-    assert settle(demo(), HERE, local(file), NOBODY, overrides={"norm_offset": 0.0}).conventions is None
+    assert settle(demo(), local(file), overrides={"norm_offset": 0.0}).conventions is None
     from skulk_core.models.loading import load
 
     folder = demo_with_own_head(tmp_path / "model")
     model = load(folder, "float32")
     own = find_head(ModelSource(FolderRef(folder), folder), model.headers, None, NOBODY)
     assert isinstance(own, HeadFound)
-    assert settle(model, HERE, own, NOBODY).conventions is None
+    assert settle(model, own).conventions is None
     assert counting.asked == 0
 
 
@@ -198,7 +179,7 @@ def test_where_no_release_says_the_rest_it_is_measured(
 ) -> None:
     """Otherwise one convention on the command line asks for the four others."""
     given = {"hidden_tap": HiddenTap.PRE_NORM}
-    kept = settle(unreleased(monkeypatch), HERE, local(file), NOBODY, overrides=given)
+    kept = settle(unreleased(monkeypatch), local(file), overrides=given)
     assert (counting.options["fixed"], kept.kept_in) == (given, None)
     assert not probes_file().exists()
 
@@ -208,11 +189,11 @@ def test_a_model_that_writes_too_little_takes_the_release_or_asks(
 ) -> None:
     """Otherwise a guess is kept as if it had been measured."""
     counting.answer = ConventionsUnknown(file, "cannot be measured")
-    released = settle(demo(), HERE, local(file), NOBODY)
+    released = settle(demo(), local(file))
     assert released.conventions == Conventions(norm_offset=1.0)
     assert "writes too little to measure by" in released.conventions_from
     with pytest.raises(ConventionsUnknown):
-        settle(unreleased(monkeypatch), HERE, local(file), NOBODY)
+        settle(unreleased(monkeypatch), local(file))
     assert not probes_file().exists()
 
 
@@ -220,7 +201,7 @@ def test_a_dead_head_is_refused_and_not_remembered(counting: Counting, file: Pat
     """Otherwise it is used as if it were wired somehow."""
     counting.answer = replace(FOUND, picked=None, alike=())
     with pytest.raises(HeadDoesNotFit, match=r"mtp\.safetensors: no candidate"):
-        settle(demo(), HERE, local(file), NOBODY)
+        settle(demo(), local(file))
     assert not probes_file().exists()
 
 

@@ -13,6 +13,7 @@ from skulk_core.models.base import Target
 from skulk_core.models.loading import load
 from skulk_core.models.shape import shape_of
 from skulk_core.models.weighing import weigh_model
+from skulk_core.models.weighing_heads import NO_HEAD
 from skulk_core.runtime.resources import demo_folder
 from skulk_core.types import LayerRange
 
@@ -31,7 +32,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def test_weights_of_a_stage_are_as_many_bytes_as_said(checkpoint: Path, dtype: str) -> None:
     """Too few, and a host that was planned for dies when it loads; too many, and a model that fits is refused."""
     weighed = weigh_model(FolderRef(checkpoint), dtype, writes_scores=True)
-    needs = weighed.needs(STEP_ROWS, 0)
+    needs = weighed.needs(STEP_ROWS, NO_HEAD)
     for start, end in RANGES:
         need = needs.need(start, end)
         held = load(checkpoint, dtype, LayerRange(start, end)).nbytes
@@ -56,7 +57,7 @@ def fed(target: Target, caches, context: int) -> None:  # type: ignore[no-untype
 
 def test_the_demo_and_its_own_dtype() -> None:
     weighed = weigh_model(DemoRef(), "checkpoint", writes_scores=True)
-    needs = weighed.needs(STEP_ROWS, 0)
+    needs = weighed.needs(STEP_ROWS, NO_HEAD)
     for start, end in ((0, 8), (0, 3), (3, 7), (7, 8)):
         assert needs.need(start, end).layers + needs.need(start, end).parts == (
             load(demo_folder(), "checkpoint", LayerRange(start, end)).nbytes

@@ -10,6 +10,7 @@ from tiny_models import random_tokens
 from skulk_core.hub.refs import FolderRef
 from skulk_core.models.loading import load
 from skulk_core.models.weighing import weigh_model
+from skulk_core.models.weighing_heads import NO_HEAD
 from skulk_core.types import LayerRange
 
 
@@ -23,7 +24,7 @@ def test_stages_need_no_less_than_they_hold(size: str, tmp_path: Path) -> None:
     cut = whole.split_points[-1]
     for start, end in ((0, whole.num_layers), (0, cut), (cut, whole.num_layers)):
         held = load(folder, "float32", LayerRange(start, end)).nbytes
-        need = weighed.needs(256, 0).need(start, end)
+        need = weighed.needs(256, NO_HEAD).need(start, end)
         # what keys and values a layer borrows it has none of, but a release stores them; tables are counted whole
         assert held <= need.layers + need.parts <= 1.5 * held
     context = 300

@@ -9,6 +9,7 @@ from swp_extracting import SOURCE, extract_here, shipped
 from upstream_checkpoints import LAYOUTS, Maker, config, deepseek, deepseek_v4, mimo_v2, qwen, step, trunk, write
 from upstream_checkpoints import write_tensors as write_any
 
+from cli.errors import advice
 from skulk_core.errors import NothingToExtract, OptionError, StrippedCheckpoint, UnknownHead, UnsupportedTensor
 from skulk_core.formats.head_names import layout_of
 from skulk_core.formats.sidecar import SidecarMetadata, from_strings
@@ -90,8 +91,9 @@ def test_gemma_4_names_its_assistant(tmp_path: Path) -> None:
     folder = write_any(tmp_path / "up", {"model_type": "gemma4", "text_config": text}, trunk(Maker(0)), card=card)
     with pytest.raises(NothingToExtract, match="google/gemma-4-E4B-it-assistant"):
         extract_here(folder, tmp_path / "out")
-    with pytest.raises(NothingToExtract, match="itself a draft model"):
+    with pytest.raises(NothingToExtract, match="itself a draft model") as caught:
         extract_here(write_any(tmp_path / "a", config("gemma4_assistant"), trunk(Maker(0))), tmp_path / "out")
+    assert advice(caught.value)[0] == f"Draft with it: skulk run MODEL --sidecar {tmp_path / 'a'}."
 
 
 def test_a_model_without_a_head_has_nothing_to_extract(tmp_path: Path) -> None:
