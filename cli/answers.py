@@ -4,8 +4,9 @@ from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from cli.errors import FULL_TIP
 from cli.program import Interrupts
-from cli.render import Reporter, certificate_line, out_answer
+from cli.render import Reporter, certificate_line, out_answer, say
 from skulk_core.errors import ClusterLost
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ def decode_answer(
             pieces.close()
             out_answer(outcome.text[num_printed:])
             raise
+
+
+def say_if_full(outcome: "Outcome") -> None:
+    """Tell whose memory ended an answer."""
+    if outcome.stats.full is not None:
+        say(f"{outcome.stats.full}: the answer ends here. {FULL_TIP}")
 
 
 def certified(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli.answers import certified, decode_answer
+from cli.answers import certified, decode_answer, say_if_full
 from cli.chat_commands import Chat, run_command_line
 from cli.chat_input import LineReader, line_reader, read_message
 from cli.errors import advice, from_mlx
 from cli.program import EXIT_INTERRUPTED, Interrupts, interrupts_at_checks
 from cli.render import figures, out, say_error
-from skulk_core.errors import CertificateError, ContextError, OptionError, PromptError
+from skulk_core.errors import CertificateError, ContextError, MemoryFull, OptionError, PromptError
 from skulk_core.types import FinishReason
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def _told(chat: Chat, step: Callable[[], None]) -> None:
         say_error(str(error), "/reset begins a new conversation; a greater --context may be possible.")
     except PromptError as error:
         say_error(str(error), "")
+    except MemoryFull as error:
+        say_error(str(error), "/reset begins a new conversation, which needs less.")
     except OptionError as error:
         say_error(str(error), "/help lists the commands, /show the settings.")
     except RuntimeError as error:
@@ -119,6 +121,9 @@ def _say_why_it_ended(chat: Chat, request: "Request", outcome: "Outcome") -> Non
         note("stopped" if outcome.tokens else "stopped before the answer began: what was said is not remembered")
         return
     if outcome.finish_reason is not FinishReason.LENGTH:
+        return
+    if outcome.stats.full is not None:
+        say_if_full(outcome)
         return
     if request.context_tokens is not None and len(request.prompt) + len(outcome.tokens) >= request.context_tokens:
         note(f"the context of {request.context_tokens} tokens is full: /reset begins a new conversation")

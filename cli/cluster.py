@@ -93,7 +93,10 @@ _MOST_DELAY_MS, _LEAST_RATE_MBPS = 10_000.0, 0.1
 
 @dataclass(frozen=True)
 class Spread:
-    """How a model is spread over hosts, as the command line says it. ``links``: what the ring's are made to be."""
+    """How a model is spread over hosts, as the command line says it. ``links``: what the ring's are made to be.
+
+    ``expected``: tokens of prompt and answer that are known to come.
+    """
 
     peers: str
     shard: str
@@ -104,6 +107,7 @@ class Spread:
     push: bool = False
     context: int | None = None
     links: LinkShape = LinkShape()
+    expected: int = 0
 
 
 def read_links(delay_ms: float | None, rate_mbps: float | None, peers: str | None, backend: str) -> LinkShape:
@@ -188,6 +192,7 @@ def spread(choice: Choice, over: Spread, reporter: Reporter) -> Iterator[Loaded]
             link=over.link,
             allow_public=over.allow_public_link,
             context=over.context,
+            expected=over.expected,
             reporter=reporter,
         )
         INTERRUPTS.check()
@@ -230,6 +235,7 @@ def _placing(
 ) -> "Place":
     from skulk_core.cluster.assignment import Assignment, Drafting
     from skulk_core.cluster.epoch import Member
+    from skulk_core.models.weighing import PROCESS_NBYTES
 
     drafting = Drafting(
         how="none" if choice.depth == 0 else "ngram" if choice.draft == NGRAM else "head",
@@ -263,6 +269,7 @@ def _placing(
                     address=plan.addresses[rank].address,
                     threads=1 if crowded[rank] else None,
                     patient=crowded[rank],
+                    memory_nbytes=max(plan.stages[rank].available_nbytes - PROCESS_NBYTES, 1),
                     drafting=drafting,
                 ),
             )

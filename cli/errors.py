@@ -14,6 +14,7 @@ from cli.render import say_error
 from skulk_core import errors
 
 P = ParamSpec("P")
+FULL_TIP = "A smaller --context or --max-tokens, a shorter prompt, or more hosts (--peers) leave more room."
 
 # The most particular type that fits is used: tip (formatted with the error as `e`), exit code.
 _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
@@ -93,6 +94,7 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "Use a smaller or more quantised model, a shorter --context, or close other programs.",
         EXIT_FAILED,
     ),
+    errors.MemoryFull: (FULL_TIP, EXIT_FAILED),
     errors.LoginError: (
         "Log in with `hf auth login`, or set HF_TOKEN. `swp doctor` shows what the Hub says.",
         EXIT_FAILED,

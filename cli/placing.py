@@ -26,12 +26,13 @@ def make_planner(
     link: Sequence[str],
     allow_public: bool,
     context: int | None,
+    expected: int,
     reporter: Reporter,
 ) -> "Planner":
     """Ask ``hosts`` and weigh the model of ``choice``; raises what a host or the model lacks, before anything loads."""
     from skulk_core.cluster.addresses import read_pins
     from skulk_core.cluster.assignment import Shard
-    from skulk_core.cluster.backends import settings_for
+    from skulk_core.cluster.backends import Backend, settings_for
     from skulk_core.cluster.planning import Planner, Wishes, ask_hosts, in_rank_order
 
     wishes = Wishes(
@@ -45,10 +46,14 @@ def make_planner(
     check_shares(choice.model, wishes.shard, len(hosts))
     reporter.step(f"asking {', '.join(host.name for host in hosts)}")
     reports = ask_hosts(hosts)
+    on_cpu = [host.name for host, report in zip(hosts, reports, strict=True) if report.backend == "cpu"]
+    if backend == Backend.NCCL and on_cpu:
+        why = f"needs an NVIDIA GPU on every host, and MLX computes on the CPU of {', '.join(on_cpu)}; use ring"
+        raise OptionError("--backend", backend, why)
     reporter.step(f"weighing {choice.model}")
     writes_scores = any(report.backend == "cpu" for report in reports)
     sidecar = choice.sidecar if choice.depth != 0 else None
-    _, needs, _ = describe(choice.model, sidecar, choice.dtype, context, writes_scores=writes_scores)
+    _, needs, _ = describe(choice.model, sidecar, choice.dtype, context, writes_scores=writes_scores, expected=expected)
     planner = Planner(needs, hosts, reports, wishes)
     for stage in planner.plan(hosts).stages:
         share = f"1/{len(hosts)} of " if wishes.shard is Shard.TENSOR else ""

@@ -100,9 +100,12 @@ def check_shares(model: str, shard: "Sharding", size: int) -> None:
 
 
 def describe(
-    model: str, sidecar: str | None, dtype: str, context: int | None, *, writes_scores: bool
+    model: str, sidecar: str | None, dtype: str, context: int | None, *, writes_scores: bool, expected: int = 0
 ) -> "tuple[Weighed, ModelBytes, str]":
-    """What a plan must place, and where its draft head is from in words. Raises what reading the files raises."""
+    """What a plan must place, and where its draft head is from in words. Raises what reading the files raises.
+
+    Without ``context`` it is for as many tokens as are ``expected``, or for `DEFAULT_CONTEXT` if those are more.
+    """
     load_mlx()
     from skulk_core.models.weighing import weigh_model
 
@@ -113,7 +116,8 @@ def describe(
     if context is not None and own is not None and context > own:
         raise OptionError("--context", context, f"the model was made for {own} tokens")
     weight, head = _head(weighed, ref, sidecar, chosen)
-    return weighed, weighed.needs(context or min(own or DEFAULT_CONTEXT, DEFAULT_CONTEXT), weight), head
+    usual = max(expected, DEFAULT_CONTEXT)
+    return weighed, weighed.needs(context or min(own or usual, usual), weight), head
 
 
 def _head(

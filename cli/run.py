@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import cluster, options, sampling
-from cli.answers import certified, decode_answer
+from cli.answers import certified, decode_answer, say_if_full
 from cli.depth import DraftDepth, make_policy, read_depth
 from cli.errors import guarded
 from cli.loading import NGRAM_NAME, Choice, Loaded, load
@@ -17,6 +17,7 @@ from cli.render import Reporter, dead_head_line, figures, out
 from cli.run_json import as_json
 from skulk_core.errors import CertificateError, ClusterLost, OptionError, PromptError
 from skulk_core.hub.refs import DEMO, parse_trunk
+from skulk_core.runtime.device import load_mlx
 from skulk_core.types import Exactness, FinishReason
 
 if TYPE_CHECKING:
@@ -147,7 +148,17 @@ def run_command(
             loaded = load(choice, reporter)
         _answer(loaded, asked, reporter)
         return
-    over = cluster.Spread(peers, shard, split, backend, tuple(link or ()), allow_public_link, push, context)
+    over = cluster.Spread(
+        peers,
+        shard,
+        split,
+        backend,
+        tuple(link or ()),
+        allow_public_link,
+        push,
+        context,
+        expected=_expected(text, max_tokens),
+    )
     with cluster.spread(choice, over, reporter) as loaded:
         _answer(loaded, asked, reporter)
 
@@ -214,6 +225,7 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
             outcome.finish_reason, lost = FinishReason.INTERRUPTED, error
         if not json_output:
             out("\n")
+        say_if_full(outcome)
         reporter.note(figures(outcome.stats, len(outcome.tokens), loaded.plain_because))
         if loaded.head_name != NGRAM_NAME and (suspicion := dead_head_line(outcome.stats, str(loaded.source.ref))):
             reporter.note(suspicion)
@@ -231,6 +243,14 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         raise typer.Exit(EXIT_INTERRUPTED)
     if certificate is not None and not certificate.holds:
         raise CertificateError(certificate.divergences[0].position, len(certificate.divergences), certificate.bound)
+
+
+def _expected(text: str | None, max_tokens: int | None) -> int:
+    """Tokens to plan for, before there is a tokenizer: English has some four bytes a token, other languages three."""
+    load_mlx()
+    from skulk_core.decode.session import DEFAULT_MAX_TOKENS
+
+    return len((text or "").encode()) // 3 + (max_tokens or DEFAULT_MAX_TOKENS)
 
 
 def _at_terminal() -> bool:

@@ -15,6 +15,8 @@ with `| null` is null where it says so. Seconds are seconds of a clock, counts a
     finish_reason               str               `stop` (a stop token or string), `length`, `interrupted`
     error                       str | null        why the text could not go on: its hosts were lost. Then `text` is
                                                   what came until then, and `finish_reason` is `interrupted`
+    full                        str | null        which host had no memory for more of the text; null unless that
+                                                  ended it, and `finish_reason` is `length`
     plain_because               str | null        why nothing was drafted; null where something was
     sampling                    object            what tokens were drawn with, defaults included
     sampling.temperature        float             0: the most likely token; then `seed` and the filters mean nothing
@@ -91,6 +93,7 @@ def as_json(
         "tokens": outcome.tokens,
         "finish_reason": outcome.finish_reason,
         "error": None if lost is None else str(lost),
+        "full": None if stats.full is None else str(stats.full),
         "plain_because": loaded.plain_because,
         "sampling": _sampling_json(chosen),
         "certificate": certificate and {"holds": certificate.holds, **asdict(certificate)},

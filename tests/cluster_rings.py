@@ -57,8 +57,12 @@ def ring(
     check: Callable[[], None] = lambda: None,
     tensor: bool = False,
     links: LinkShape | None = None,
+    memory_nbytes: Sequence[int | None] = (),
 ) -> ClusterEngine:
-    """An engine over ``len(edges) - 1`` workers, not started; after a loss the layers are shared out evenly."""
+    """An engine over ``len(edges) - 1`` workers, not started; after a loss the layers are shared out evenly.
+
+    ``memory_nbytes``: what MLX may hold on each rank of all of them.
+    """
     hosts = local_hosts(len(edges) - 1)
 
     def place(epoch: int, left: Sequence[Host]) -> list[Member]:
@@ -82,6 +86,7 @@ def ring(
             dtype="float32",
             threads=1,
             patient=True,
+            memory_nbytes=memory_nbytes[rank] if size == len(memory_nbytes) else None,
             drafting=drafting,
         )
 

@@ -36,6 +36,7 @@ class Assignment:
 
     ``model`` and ``dtype`` are as on a command line; ``address`` is where its neighbours reach it. ``threads`` limits
     the BLAS where several ranks share a machine, and those are ``patient``: they sleep instead of spinning.
+    ``memory_nbytes`` is the most that MLX may hold there.
     """
 
     epoch: int
@@ -50,6 +51,7 @@ class Assignment:
     address: str = "127.0.0.1"
     threads: int | None = None
     patient: bool = False
+    memory_nbytes: int | None = None
     drafting: Drafting = Drafting()
 
     @property

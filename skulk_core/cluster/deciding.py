@@ -12,7 +12,9 @@ from skulk_core.cluster.wire import read_sampling
 from skulk_core.decode.depth import AutoDepth, DepthPolicy
 from skulk_core.decode.engine import LocalEngine
 from skulk_core.decode.exchange import Exchange
+from skulk_core.decode.room import Room
 from skulk_core.decode.stats import Round
+from skulk_core.errors import MemoryFull
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
@@ -46,13 +48,14 @@ class Decider:
         control: Control,
         loaded: LoadedStage,
         exchange: Exchange,
+        room: Room,
         measure: Callable[..., Sequence[float]],
         instruments: Mapping[str, Instrument],
     ) -> None:
         self._control, self._loaded, self._exchange, self._measure = control, loaded, exchange, measure
         self._instruments = instruments
         target = loaded.model.target
-        self._engine = LocalEngine(target, loaded.model.tokenizer, loaded.drafter, exchange)
+        self._engine = LocalEngine(target, loaded.model.tokenizer, loaded.drafter, exchange, room)
         self._decoder = self._engine.decoder
         self._costs: dict[str, tuple[float, ...]] = {}
         self._stopped_text = 0
@@ -68,6 +71,8 @@ class Decider:
                     answers[frame["kind"]](frame)
             except _Stopped:
                 self._control.say("done", text=frame["text"])
+            except MemoryFull as full:
+                self._tell_full(frame["text"], full)
 
     def _stop(self, frame: Frame) -> None:
         self._stopped_text = max(self._stopped_text, int(frame["text"]))
@@ -134,7 +139,16 @@ class Decider:
         # closed at once where it is left, so that nothing of this text is under way when the next one begins
         with closing(rounds):
             self._tell_rounds(text, rounds)
-        self._control.say("done", text=text)
+        full = self._decoder.stats.full
+        if full is not None:
+            self._tell_full(text, full)
+        else:
+            self._control.say("done", text=text)
+
+    def _tell_full(self, text: int, full: MemoryFull) -> None:
+        # of a pass that failed nobody knows which of its messages were sent
+        broken = full.in_pass
+        self._control.say("full", text=text, needed=full.needed_nbytes, left=full.left_nbytes, broken=broken)
 
     def _tell_rounds(self, text: int, rounds: Iterator[Round]) -> None:
         stats = self._decoder.stats

@@ -25,6 +25,7 @@ from skulk_core.errors import (
     ClusterError,
     ClusterLost,
     ContextError,
+    MemoryFull,
     OptionError,
     PeerError,
     PromptError,
@@ -169,8 +170,7 @@ class ClusterEngine(Engine):
         }
         self._journal = Journal(self._text, tuple(prompt), request, list(answer), go_on)
         self._stats = Stats(chose_depth=request["depth"] == AUTO, prompt_tokens=len(prompt))
-        if self._epoch is None:
-            self._begin_epoch()
+        self._ready()
         try:
             return self._surviving(partial(self._read_prompt, progress))
         except BaseException:
@@ -180,9 +180,9 @@ class ClusterEngine(Engine):
     def rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
         journal = self._begun()
         end = len(journal.answer) + max_tokens
-        self._begin_counting()
         self._asked = False
         try:
+            self._begin_counting()
             while (left := end - len(journal.answer)) > 0:
                 round_ = self._surviving(partial(self._next_round, left, stop_tokens))
                 if round_ is None:
@@ -193,6 +193,9 @@ class ClusterEngine(Engine):
                 yield round_
                 if round_.tokens[-1] in stop_tokens:
                     break
+        except MemoryFull as full:
+            # what was emitted is whole, and no other ring of these hosts would have more room
+            self._stats.full = full
         finally:
             # it decodes ahead of whoever reads, and does not know yet that nobody does
             self._stop(journal.text)
@@ -206,6 +209,7 @@ class ClusterEngine(Engine):
         progress: Callable[[int, int], None] | None = None,
     ) -> Certificate:
         self._text += 1
+        self._ready()
         asked = {"prompt": list(prompt), "answer": list(answer), "depth": self._stats.draft_depth}
 
         def certified() -> Frame:
@@ -228,8 +232,7 @@ class ClusterEngine(Engine):
         """
         self._text += 1
         try:
-            if self._epoch is None:
-                self._begin_epoch()
+            self._ready()
             self.epoch.ask("measure", text=self._text, what=what, asked=dict(asked))
             found: Frame = self._heard("measured", self._text, _PASS_S)["found"]
         except (ClusterError, PeerError) as error:
@@ -250,7 +253,7 @@ class ClusterEngine(Engine):
 
     def _peaks(self, *, reset: bool) -> tuple[int, ...]:
         # a figure is not worth a new ring: whoever decodes next will see what is wrong with this one
-        with suppress(ClusterError):
+        with suppress(ClusterError, MemoryFull):
             return self.epoch.peaks(reset=reset) if self._epoch is not None else ()
         return ()
 
@@ -258,6 +261,13 @@ class ClusterEngine(Engine):
         """Nobody wants more of a text; of one that has ended this says nothing."""
         if self._epoch is not None:
             self._epoch.ask("stop", text=text)
+
+    def _ready(self) -> None:
+        """Have an epoch that can take another text."""
+        if self._epoch is not None and self._epoch.stands_still():
+            self._close_lost()
+        if self._epoch is None:
+            self._begin_epoch()
 
     def _begun(self) -> Journal:
         assert self._journal is not None, "no text was begun"
@@ -386,6 +396,8 @@ class ClusterEngine(Engine):
                 continue
             if frame["kind"] in (kind, "done"):
                 return frame
+            if frame["kind"] == "full":
+                raise self.epoch.full(frame)
             if frame["kind"] == "prompt" and progress is not None:
                 progress(frame["done"], frame["total"])
 
@@ -396,7 +408,7 @@ class ClusterEngine(Engine):
     def _count_messages(self) -> None:
         """Add what the ranks have sent since. A figure is not worth a new ring: without an answer it is left out."""
         stats = self._stats
-        with suppress(ClusterError):
+        with suppress(ClusterError, MemoryFull):
             messages, nbytes = self.epoch.counts()
             stats.messages += messages - self._base[0]
             stats.message_nbytes += nbytes - self._base[1]

@@ -16,7 +16,7 @@ from skulk_core.cluster.peers import Host
 from skulk_core.cluster.reaching import most_cut_off
 from skulk_core.cluster.slow_links import SlowLinks
 from skulk_core.cluster.transport import start
-from skulk_core.errors import Cut, HostMismatch, LinkCut, RingError, SkulkError
+from skulk_core.errors import Cut, HostMismatch, LinkCut, MemoryFull, RingError, SkulkError
 
 LEASE_S = 8.0
 # Importing and reading files can keep a process from beating.
@@ -50,6 +50,8 @@ class Member:
 class Epoch:
     """The workers of one plan. Its methods raise `SkulkError` as soon as one of the workers is known to be lost.
 
+    One that has no memory for the text is not lost: `MemoryFull`. It stays where it is, and the ring stands still.
+
     With ``links`` every link of the ring is made slower than it is, by `slow_links`; None where none is.
     """
 
@@ -66,6 +68,8 @@ class Epoch:
         self.members, self._check = tuple(members), check
         self.decider = next(member.assignment.rank for member in members if member.assignment.decides)
         self.loaded: list[Frame] = []
+        self._is_standing = False
+        self._aside: deque[tuple[int, Frame | None]] = deque()
         self._events: queue.SimpleQueue[tuple[int, Frame | None]] = queue.SimpleQueue()
         self._channels: list[Channel] = []
         self._starter, self._working_lease_s, self._lease_s = starter, lease_s, _LOAD_LEASE_S
@@ -154,6 +158,21 @@ class Epoch:
             if rank == self.decider:
                 return frame
 
+    def stands_still(self) -> bool:
+        """Whether a rank was full in the midst of a text, be it one that nobody wanted more of: no other can follow."""
+        while not self._events.empty():
+            rank, frame = self._events.get()
+            if frame is not None and _stands_still(frame):
+                self._is_standing = True
+            else:
+                self._aside.append((rank, frame))
+        return self._is_standing
+
+    def full(self, frame: Frame) -> MemoryFull:
+        """What the decider said when it had no memory for more of a text."""
+        self._is_standing = self._is_standing or frame["broken"]
+        return MemoryFull(frame["needed"], frame["left"], self.hosts[self.decider])
+
     def counts(self) -> tuple[int, int]:
         """Messages and bytes that all ranks have sent their neighbours so far."""
         for channel in self._channels:
@@ -187,12 +206,15 @@ class Epoch:
         while True:
             self._check()
             try:
-                rank, frame = self._events.get(timeout=_TICK_S)
+                rank, frame = self._aside.popleft() if self._aside else self._events.get(timeout=_TICK_S)
             except queue.Empty:
                 self._look_for_silence(deadline_s, began_s)
                 continue
             if frame is None or frame["kind"] == "failed":
                 raise self._cause(rank)
+            if _stands_still(frame):
+                self._is_standing = True
+                raise MemoryFull(frame["needed"], frame["left"], self.hosts[rank])
             return rank, frame
 
     def _look_for_silence(self, deadline_s: float | None, began_s: float) -> None:
@@ -270,3 +292,8 @@ class Epoch:
     def _same(self, rank: int, what: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], key: str) -> None:
         if theirs[key] != ours[key]:
             raise HostMismatch(self.hosts[rank], what, str(theirs[key]), str(ours[key]), self.hosts[self.decider])
+
+
+def _stands_still(frame: Frame) -> bool:
+    """Whether it is what a rank says that cannot run a window. The decider says of which text it speaks."""
+    return bool(frame["kind"] == "full" and "text" not in frame)

@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from skulk_core.cluster.header import FIRST_TOKEN, HEADER_SIZE, Flag, Header, unpacked
 from skulk_core.cluster.links import Links
+from skulk_core.decode.room import Room
 from skulk_core.errors import RingError
 from skulk_core.models.base import Activations, Target
 
@@ -16,13 +17,13 @@ WINDOWS_BETWEEN_CLEARS = 256
 class Stage:
     """Serves windows for ever; never looks at a logit."""
 
-    def __init__(self, target: Target, links: Links, epoch: int) -> None:
+    def __init__(self, target: Target, links: Links, epoch: int, room: Room | None = None) -> None:
         assert links.rank < links.size - 1, "the last rank decides"
-        self._target, self._links, self._epoch = target, links, epoch
+        self._target, self._links, self._epoch, self._room = target, links, epoch, room
         self._caches = target.make_caches()
 
     def serve(self) -> None:
-        """One window after another. Raises `RingError`, and `RuntimeError` where a neighbour was lost."""
+        """One window after another. Raises `RingError`, `MemoryFull`, and `RuntimeError` where a neighbour was lost."""
         for number in count(1):
             self.serve_one()
             if number % WINDOWS_BETWEEN_CLEARS == 0:
@@ -71,8 +72,23 @@ class Stage:
     def _run(self, header: Header, tokens: mx.array) -> mx.array:
         """The rank's layers over the window's rows: what the next rank needs of them."""
         entering = self._entering(header, tokens)
-        run = self._target.run_and_commit if header.flags & Flag.KEEP_ALL else self._target.run
-        return run(entering, self._caches).h.astype(self._target.dtype)
+        if header.flags & Flag.KEEP_ALL:
+            return self._run_prompt(entering).astype(self._target.dtype)
+        if self._room is not None:
+            self._room.check(header.position, header.width)
+        return self._target.run(entering, self._caches).h.astype(self._target.dtype)
+
+    def _run_prompt(self, entering: Activations) -> mx.array:
+        """Rows of a prompt, one part after the other where memory is left for no more."""
+        num_rows = len(entering)
+        most = num_rows if self._room is None else self._room.part_rows(entering.position, num_rows, num_rows)
+        left = []
+        for start in range(0, num_rows, most):
+            part = entering if most == num_rows else entering.rows(start, min(start + most, num_rows))
+            left.append(self._target.run_and_commit(part, self._caches).h)
+            if most < num_rows:
+                mx.eval(left[-1], *self._caches.arrays())
+        return mx.concatenate(left) if len(left) > 1 else left[0]
 
     def _entering(self, header: Header, tokens: mx.array) -> Activations:
         if self._links.rank == 0:

@@ -18,7 +18,9 @@ from skulk_core.heads.wiring import measured_before, settle
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import ModelSource
+from skulk_core.memory.passes import PassBytes
 from skulk_core.models.loading import LoadedModel, held_weights, load, outline
+from skulk_core.models.shape import passes_of
 from skulk_core.models.stage_source import locate_stage
 
 NGRAM_NAME = "prompt lookup"
@@ -44,12 +46,16 @@ class DrafterFacts:
 
 @dataclass(frozen=True)
 class LoadedStage:
-    """One rank's part of a model, ready to run. ``head`` is the drafter's, None where it has no weights."""
+    """One rank's part of a model, ready to run. ``head`` is the drafter's, None where it has no weights.
+
+    ``passes``: what the rank's passes take.
+    """
 
     model: LoadedModel
     identity: Identity
     drafter: DraftHead | None
     facts: DrafterFacts
+    passes: PassBytes
     head: LoadedHead | None = None
 
 
@@ -68,9 +74,16 @@ def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) ->
         found, facts = _drafter(assignment.drafting, source, model, assignment.size, on_progress)
         head = found if isinstance(found, LoadedHead) else None
         drafter = found.head if isinstance(found, LoadedHead) else found
+    passes = passes_of(
+        model.target,
+        writes_scores=mx.default_device() == mx.cpu,
+        decides=assignment.decides,
+        has_head=head is not None,
+        shares=assignment.size if is_share else 1,
+    )
     if is_share:
         _take_share(model, assignment)
-    return LoadedStage(model, identity, drafter, facts, head)
+    return LoadedStage(model, identity, drafter, facts, passes, head)
 
 
 def _take_share(model: LoadedModel, assignment: Assignment) -> None:

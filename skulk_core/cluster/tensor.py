@@ -17,6 +17,7 @@ from skulk_core.cluster.lap import Windows
 from skulk_core.cluster.links import Links
 from skulk_core.cluster.stage import WINDOWS_BETWEEN_CLEARS
 from skulk_core.decode.exchange import Exchange
+from skulk_core.decode.room import Room
 from skulk_core.errors import RingError
 from skulk_core.models.base import Activations, Target
 
@@ -55,15 +56,15 @@ class TensorExchange(Exchange):
 class Follower:
     """Every other rank: runs what it is told, and never looks at a logit."""
 
-    def __init__(self, target: Target, links: Links, epoch: int) -> None:
+    def __init__(self, target: Target, links: Links, epoch: int, room: Room | None = None) -> None:
         assert links.rank > 0, "the first rank decides"
         target.adder.add_up = links.add_up
         links.sleep_while_adding()
-        self._target, self._links, self._epoch = target, links, epoch
+        self._target, self._links, self._epoch, self._room = target, links, epoch, room
         self._caches = target.make_caches()
 
     def serve(self) -> None:
-        """One window after another. Raises `RingError`, and `RuntimeError` where a rank was lost."""
+        """One window after another. Raises `RingError`, `MemoryFull`, and `RuntimeError` where a rank was lost."""
         for number in count(1):
             mx.eval(self._run(*self._told()))
             if number % WINDOWS_BETWEEN_CLEARS == 0:
@@ -89,6 +90,9 @@ class Follower:
             self._caches.commit(header.committed)
         if self._caches.rows != header.position:
             raise RingError(f"a window at row {header.position} came to a rank that holds {self._caches.rows} rows")
+        if self._room is not None:
+            # whole or not at all: other ranks add up the same passes
+            self._room.check(header.position, header.width)
         entering = self._target.embed(tokens, header.position)
         if header.flags & Flag.KEEP_ALL:
             last_row = bool(header.flags & Flag.LAST_ROW)

@@ -11,7 +11,7 @@ from skulk_core.cluster.assignment import Assignment, Shard, read_assignment
 from skulk_core.cluster.backends import Backend
 from skulk_core.cluster.control import Control
 from skulk_core.cluster.frames import START_MARKER
-from skulk_core.errors import RingError, SkulkError
+from skulk_core.errors import MemoryFull, RingError, SkulkError
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import device_facts, load_mlx, versions
 
@@ -35,12 +35,16 @@ def run_worker(
     control.start()
     try:
         _serve(control, measure, instruments)
+    except MemoryFull as full:
+        _wait_to_be_ended(control, full)
     except SkulkError as error:
         # what to do next is said where the person is, and may need them
         fields = {name: value for name, value in vars(error).items() if isinstance(value, str)}
         control.say("failed", error=type(error).__name__, message=str(error), fields=fields)
     except RuntimeError as error:
         # MLX says so of its operations, the ring's among them
+        if "malloc" in str(error):
+            _wait_to_be_ended(control, MemoryFull())
         traceback.print_exc()
         control.say("failed", error="RuntimeError", message=str(error).splitlines()[0] if str(error) else "no reason")
     except Exception as error:  # noqa: BLE001
@@ -49,6 +53,13 @@ def run_worker(
         control.say("failed", error=type(error).__name__, message=str(error) or type(error).__name__)
     sys.stderr.flush()
     os._exit(EXIT_FAILED)
+
+
+def _wait_to_be_ended(control: Control, full: MemoryFull) -> None:
+    """Tell that this rank cannot go on, and keep its connections: a neighbour's broken ring must not be heard first."""
+    control.say("full", needed=full.needed_nbytes, left=full.left_nbytes)
+    while True:
+        control.next()
 
 
 def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> None:
@@ -60,13 +71,17 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     from skulk_core.cluster.keepalive import keep_asking, when_unanswered
     from skulk_core.cluster.links import Links
     from skulk_core.cluster.stage_loading import load_stage
+    from skulk_core.decode.room import Room
+    from skulk_core.runtime.memory_limit import limit_memory
 
+    limit = limit_memory(assignment.memory_nbytes)
     reserved = Reserved(assignment.address)
     control.at_once("reach", lambda frame: _reach(control, frame["address"]))
     control.say("reserved", port=reserved.port, tried_port=reserved.tried_port)
     loaded = load_stage(assignment, lambda what, done, total: control.say("loading", what=what, done=done, total=total))
     wanted = blas.threads_for(loaded.model.target.hidden_size)
     blas.set_threads(min(wanted, assignment.threads) if assignment.threads else wanted)
+    room = Room(loaded.passes, limit)
     facts = device_facts()
     control.say(
         "loaded",
@@ -80,7 +95,7 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     if assignment.size == 1:
         reserved.release()
         control.at_once("count", lambda frame: control.say("counted", messages=0, nbytes=0))
-        _work(control, assignment, loaded, None, measure, instruments)
+        _work(control, assignment, loaded, None, room, measure, instruments)
     ring = _expect(control, "ring")
     reserved.release()
     group, sockets = join(assignment.backend, ring["settings"], ring["files"])
@@ -90,7 +105,7 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     links = Links(group, sockets, patient=assignment.patient)
     control.at_once("count", lambda frame: control.say("counted", messages=links.messages, nbytes=links.nbytes))
     control.say("joined")
-    _work(control, assignment, loaded, links, measure, instruments)
+    _work(control, assignment, loaded, links, room, measure, instruments)
 
 
 def _reach(control: Control, address: str) -> None:
@@ -121,6 +136,7 @@ def _work(
     assignment: Assignment,
     loaded: Any,
     links: Any,
+    room: Any,
     measure: Measure,
     instruments: MakeInstruments,
 ) -> None:
@@ -132,21 +148,21 @@ def _work(
     target = loaded.model.target
     exchange: Exchange = Alone(target)
     if assignment.shard is Shard.TENSOR:
-        exchange = _tensor_parallel(target, links, assignment)
+        exchange = _tensor_parallel(target, links, assignment, room)
     elif not assignment.decides:
-        Stage(target, links, assignment.epoch).serve()
+        Stage(target, links, assignment.epoch, room).serve()
     elif assignment.size > 1:
         exchange = RingExchange(target, links, assignment.epoch)
-    Decider(control, loaded, exchange, measure, instruments()).serve()
+    Decider(control, loaded, exchange, room, measure, instruments()).serve()
 
 
-def _tensor_parallel(target: Any, links: Any, assignment: Assignment) -> Any:
+def _tensor_parallel(target: Any, links: Any, assignment: Assignment, room: Any) -> Any:
     """The decider's exchange; on every other rank this serves for ever."""
     from skulk_core.cluster.tensor import Follower, TensorExchange
     from skulk_core.decode.exchange import Alone
 
     if not assignment.decides:
-        Follower(target, links, assignment.epoch).serve()
+        Follower(target, links, assignment.epoch, room).serve()
     return Alone(target) if links is None else TensorExchange(target, links, assignment.epoch)
 
 

@@ -1,8 +1,8 @@
 """The loop: draft, verify in one pass, accept, commit, stream. See `Decoder.rounds`."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -11,7 +11,9 @@ from skulk_core.cache.base import CacheList
 from skulk_core.decode.depth import DepthPolicy, FixedDepth
 from skulk_core.decode.exchange import Alone, Exchange
 from skulk_core.decode.follower import Follower
+from skulk_core.decode.room import Room, is_out_of_memory
 from skulk_core.decode.stats import Round, Stats
+from skulk_core.errors import MemoryFull
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Activations, Hidden, Target
 from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
@@ -44,9 +46,14 @@ class Decoder:
     """
 
     def __init__(
-        self, target: Target, head: DraftHead | None, sampler: Sampler, exchange: Exchange | None = None
+        self,
+        target: Target,
+        head: DraftHead | None,
+        sampler: Sampler,
+        exchange: Exchange | None = None,
+        room: Room | None = None,
     ) -> None:
-        self._target, self._sampler = target, sampler
+        self._target, self._sampler, self._room = target, sampler, room
         self._head = None if head is None else Follower(head)
         self._exchange = exchange or Alone(target)
         self._policy: DepthPolicy = FixedDepth(0)
@@ -88,7 +95,7 @@ class Decoder:
         ``go_on`` a prompt that begins with the text decoded last is not fed again: only what follows is. A row of a
         wide pass whose best logits are closer than ``strict_below`` is decided by a pass of its own; the sampler must
         tell gaps then. ``answer`` are tokens that an earlier run emitted after ``prompt``: they are fed too, and the
-        rounds to come are those that it would have gone on with; the last of them is returned.
+        rounds to come are those that it would have gone on with; the last of them is returned. Raises `MemoryFull`.
         """
         assert prompt, "an empty prompt"
         assert not (go_on and answer), "an answer that goes on is in the caches"
@@ -111,10 +118,11 @@ class Decoder:
         tokens = mx.array(text[held:], mx.int32)
         # the last token of an answer is the bonus token: emitted, not yet fed
         num_fed = len(tokens) - bool(answer)
+        most = PREFILL_ROWS if self._room is None else self._room.part_rows(self._caches.rows, num_fed, PREFILL_ROWS)
         parts = self._exchange.prompt(
-            self._rows_committed, tokens[:num_fed], self._caches.rows, PREFILL_ROWS, last_row=not self._followed
+            self._rows_committed, tokens[:num_fed], self._caches.rows, most, last_row=not self._followed
         )
-        with closing(parts):
+        with closing(parts), self._failing_allocations():
             end = 0
             while end < num_fed:
                 self._text = []  # of a pass that fails nobody knows how far it came
@@ -166,16 +174,29 @@ class Decoder:
         A round drafts ``d`` tokens, verifies them in one pass over ``[bonus, drafts]``, accepts a prefix of ``n``,
         commits ``n + 1`` rows everywhere and emits ``n + 1`` tokens, with one synchronisation. At depth 0 the verdict
         is known beforehand, so the next pass is launched before the token is waited for, while the caches are small.
+
+        Where memory is left for none, the text ends, `Stats.full` says so, and what was emitted is whole.
         """
+        try:
+            with self._failing_allocations():
+                yield from self._rounds(max_tokens, stop_tokens)
+        except MemoryFull as full:
+            self.stats.full = full
+            if full.in_pass:
+                self._text = []  # nobody knows how far it came
+            else:
+                self._drop_pass_ahead()
+
+    def _rounds(self, max_tokens: int, stop_tokens: frozenset[int]) -> Generator[Round, None, None]:
         left = max_tokens
         flight: _Flight | None = None
         while left > 0:
             began = time.perf_counter()
-            flight = flight or self._launch(min(self._policy.next_depth(), left - 1))
+            flight = flight or self._launch(self._affordable(min(self._policy.next_depth(), left - 1)))
             following = None
             if flight.depth == 0:
                 self._take(flight, 1)
-                ahead = left > 1 and self._policy.next_depth() == 0 and _pays_to_run_ahead(self._caches)
+                ahead = left > 1 and self._policy.next_depth() == 0 and self._may_run_ahead()
                 following = self._launch(0) if ahead else None
             accepted, emitted = self._verdict(flight)
             row = self._row_in_doubt(flight, accepted) if flight.depth else None
@@ -202,6 +223,33 @@ class Decoder:
             if kept[-1] in stop_tokens:
                 break
         self._drop_pass_ahead()
+
+    def _may_run_ahead(self) -> bool:
+        """Whether a pass can be launched before the one before it is done, which reads the same buffers."""
+        if not _pays_to_run_ahead(self._caches):
+            return False
+        return self._room is None or self._room.has(self._caches.rows, 1, also_nbytes=self._caches.buffer_nbytes)
+
+    def _affordable(self, depth: int) -> int:
+        """``depth``, or less where memory is short. Raises `MemoryFull` where there is none for a single row."""
+        if self._room is None:
+            return depth
+        while depth and not self._room.has(self._caches.rows, depth + 1):
+            depth //= 2
+        if not depth:
+            self._room.check(self._caches.rows, 1)
+        return depth
+
+    @contextmanager
+    def _failing_allocations(self) -> Iterator[None]:
+        """Raises `MemoryFull` where MLX could not allocate."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            mx.clear_cache()
+            raise MemoryFull from error
 
     def _drop_pass_ahead(self) -> None:
         """A pass launched ahead of its turn was never asked for."""

@@ -11,9 +11,12 @@ from skulk_core.decode.certificate import Certificate, certify, measure_bound
 from skulk_core.decode.decoder import Decoder, Progress
 from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.exchange import Exchange
+from skulk_core.decode.room import Room
 from skulk_core.decode.stats import Round, Stats
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Target
+from skulk_core.models.shape import passes_of
+from skulk_core.runtime.memory_limit import limit_memory
 from skulk_core.sampling.base import Sampler
 from skulk_core.sampling.greedy import GreedySampler
 from skulk_core.sampling.settings import SamplingSettings
@@ -94,14 +97,25 @@ class Engine(Protocol):
         ...
 
 
+def room_of(target: Target, head: DraftHead | None) -> Room:
+    """What this process has for passes of ``target``, where it is loaded. Raises `OptionError` for a bad limit."""
+    limit = limit_memory()
+    return Room(passes_of(target, writes_scores=limit.asks_system, decides=True, has_head=head is not None), limit)
+
+
 class LocalEngine(Engine):
     """One model in this process, with every layer, or with the help of the other hosts of ``exchange``."""
 
     def __init__(
-        self, target: Target, tokenizer: Any, head: DraftHead | None, exchange: Exchange | None = None
+        self,
+        target: Target,
+        tokenizer: Any,
+        head: DraftHead | None,
+        exchange: Exchange | None = None,
+        room: Room | None = None,
     ) -> None:
         self._target, self._tokenizer, self._exchange = target, tokenizer, exchange
-        self.decoder = Decoder(target, head, GreedySampler(), exchange)
+        self.decoder = Decoder(target, head, GreedySampler(), exchange, room or room_of(target, head))
         self._bounds: dict[tuple[int, bool], float] = {}
 
     @property

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from skulk_core.errors import MemoryFull
+
 
 @dataclass(frozen=True)
 class Round:
@@ -23,6 +25,7 @@ class Stats:
     ``extra_passes`` the passes beyond one a round. In ``counted_rounds`` of the rounds ``messages`` of
     ``message_nbytes`` together went between the ranks of a ring: those of the ring that the text ended in, if
     it ended by itself. ``recoveries`` counts the rings that had to be formed anew, which took ``recovery_s``.
+    ``full`` says why the text ended where a host had no memory for more of it.
     """
 
     draft_depth: int = 0
@@ -42,6 +45,7 @@ class Stats:
     message_nbytes: int = 0
     recoveries: int = 0
     recovery_s: float = 0.0
+    full: MemoryFull | None = None
     judged_at: list[int] = field(default_factory=list)
     accepted_at: list[int] = field(default_factory=list)
 

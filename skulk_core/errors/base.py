@@ -70,6 +70,28 @@ class OutOfMemory(SkulkError):
     """What was asked for needs more memory than the device has or gave."""
 
 
+class MemoryFull(OutOfMemory):
+    """A host cannot run the next pass of a text. `host` is empty for this one, or while nobody has said which it is.
+
+    `needed_nbytes` of the pass, where `left_nbytes` are left; both 0 where it was the allocation that failed, in the
+    midst of the pass: `in_pass`.
+    """
+
+    def __init__(self, needed_nbytes: int = 0, left_nbytes: int = 0, host: str = "") -> None:
+        self.needed_nbytes, self.left_nbytes, self.host = needed_nbytes, left_nbytes, host
+        self.in_pass = not needed_nbytes
+        why = (
+            "memory for a pass could not be had"
+            if self.in_pass
+            else f"the next pass takes {needed_nbytes / 1e6:,.1f} MB, and {left_nbytes / 1e6:,.1f} MB are left"
+        )
+        super().__init__(f"{host or 'this host'} is full: {why}")
+
+    def on(self, host: str) -> "MemoryFull":
+        """The same, of ``host``."""
+        return MemoryFull(self.needed_nbytes, self.left_nbytes, host)
+
+
 class NotEnoughSpace(SkulkError):
     """The disk under `path` has `free_nbytes`; the work needs `needed_nbytes`."""
 

@@ -43,10 +43,13 @@ class WorkingShape:
     def nbytes(self, context: int, item_nbytes: int, *, decides: bool) -> int:
         """Bytes of a pass over a full prompt chunk; a deciding rank also has logits of a window's rows."""
         rows = min(context, self.prefill_rows)
+        return self.pass_nbytes(rows, context, item_nbytes, logit_rows=_WINDOW_ROWS if decides else 0)
+
+    def pass_nbytes(self, rows: int, context: int, item_nbytes: int, *, logit_rows: int) -> int:
+        """Bytes of a pass over ``rows`` that see ``context`` rows with their own, of which some become logits."""
         # scores and their exponentials, in float32
         scores = 2 * self.heads * min(rows, self.block_rows) * context * 4
-        logits = _WINDOW_ROWS * self.vocab * 4 * 2 if decides else 0
-        return rows * self.row * item_nbytes + scores + logits
+        return rows * self.row * item_nbytes + scores + logit_rows * self.vocab * 4 * 2
 
 
 _WINDOW_ROWS = 16

@@ -20,6 +20,7 @@ from skulk_core.errors import FileError
 from skulk_core.formats.head_names import local_name
 from skulk_core.memory.caches import STEP_ROWS, CacheShape, WorkingShape
 from skulk_core.memory.division import Division
+from skulk_core.memory.passes import PassBytes, counted
 from skulk_core.memory.weights import OuterParts
 from skulk_core.models.base import Activations, Target
 from skulk_core.models.loading import FILES_AT_FAULT, renamed, shortened, text_config
@@ -69,6 +70,15 @@ def shape_of(config: Mapping[str, Any], origin: str, *, writes_scores: bool = Tr
 def division_of(config: Mapping[str, Any], origin: str) -> Division:
     """How tensor-parallel ranks can divide the model that ``config`` describes. Raises as `shape_of`."""
     return _division(_target(config, origin), config)
+
+
+def passes_of(target: Target, *, writes_scores: bool, decides: bool, has_head: bool, shares: int = 1) -> PassBytes:
+    """What passes of ``target`` take, its layers not yet divided; a head keeps a layer's cache of its own."""
+    caches = _cache_shapes(target)
+    item_nbytes = target.dtype.size
+    heads = [max(caches, key=lambda shape: shape.nbytes(STEP_ROWS, item_nbytes))] if has_head else []
+    working = _working(target, vars(target.args), writes_scores=writes_scores)
+    return PassBytes(counted([*caches, *heads]), working, item_nbytes, decides, shares)
 
 
 def _division(target: Target, config: Mapping[str, Any]) -> Division:

@@ -68,7 +68,7 @@ def device_facts() -> DeviceFacts:
     if mx.default_device() == mx.Device(mx.gpu):
         total, available = int(information["total_memory"]), int(information["free_memory"])
         return DeviceFacts(Build.CUDA, name, total, available, auto_dtype())
-    total, available = _host_memory()
+    total, available = host_memory()
     return DeviceFacts(Build.CPU, name, total, available, auto_dtype())
 
 
@@ -99,7 +99,7 @@ def compiler_path() -> Path | None:
     return None if found is None else Path(found)
 
 
-def _host_memory() -> tuple[int, int]:
+def host_memory() -> tuple[int, int]:
     """Total and available bytes for a CPU backend, no more than a container's limit leaves."""
     if sys.platform == "darwin":
         total = _sysctl("hw.memsize")

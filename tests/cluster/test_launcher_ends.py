@@ -167,6 +167,7 @@ def test_no_host_is_left_in_json(skulk: Program) -> None:
         (("--push",), "--push: goes with --peers"),
         (("--allow-public-link",), "--allow-public-link: goes with --peers"),
         (("--peers", "local:9"), "Name fewer hosts in --peers"),
+        (("--peers", "local:2", "--backend", "nccl"), "the CPU of local#1, local#2"),
         (("--peers", "local:2", "--split", "4,5"), "layers"),
         (("--peers", "local:2", "--sidecar", "/nowhere/mtp.safetensors"), "/nowhere/mtp.safetensors"),
     ],
