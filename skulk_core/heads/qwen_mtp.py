@@ -20,6 +20,7 @@ from skulk_core.heads.forced import ForcedCache
 from skulk_core.heads.weights import stack_experts
 from skulk_core.models.base import Hidden, Target
 from skulk_core.models.light import RowNorm, hand_over, linear
+from skulk_core.models.parallel import parts_of, wave
 from skulk_core.sampling.base import Draft, Place, Sampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
@@ -56,10 +57,16 @@ class QwenMtpHead(WiredHead):
         self._observed: mx.array | None = None  # those [w, H] for the pairs that wait for their commit
 
     def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
-        layer, entering = self._module.layers[0], self._entering(self._tapped(hidden), next_tokens)
-        self._last = self._target.run_layer_for_last(layer, entering, self._cache)
-        self._cache.commit(next_tokens.shape[0])
-        hand_over(self._last)
+        layer, tapped, parts = self._module.layers[0], self._tapped(hidden), parts_of(next_tokens.shape[0])
+
+        def read(part: int, _: int) -> None:
+            start, end = parts[part]
+            entering = self._entering(tapped[start:end], next_tokens[start:end])
+            self._last = self._target.run_layer_for_last(layer, entering, self._cache)
+            self._cache.commit(end - start)
+            hand_over(self._last, *self._cache.arrays())
+
+        wave(len(parts), 1, read)
 
     def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
         self._observed = self._forward(self._tapped(hidden), next_tokens)
