@@ -39,7 +39,7 @@ def prepare(wish: Wish, loaded: Loaded, reporter: Reporter) -> Cases:
         raise OptionError(
             "--draft-depth", "", f"nothing drafts here ({loaded.plain_because}); 0 measures plain decoding"
         )
-    session, left_out = Session(loaded.model, loaded.drafter), list[str]()
+    session, left_out = Session(loaded.model, loaded.drafter, loaded.engine), list[str]()
     context = loaded.model.context_tokens
     works = _suite(wish, session, context, left_out) if wish.suite else [_only(wish, session, context)]
     if left_out:

@@ -133,6 +133,9 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     overrides = read_conventions(choice.conventions)
     ref = parse_trunk(choice.model)
     sidecar = None if choice.sidecar is None else parse_sidecar(choice.sidecar)
+    is_ngram = choice.depth != 0 and choice.draft == NGRAM
+    if is_ngram and sidecar is not None:
+        raise OptionError("--draft", NGRAM, "looks tokens up in the text and takes no --sidecar")
     catalog = Catalog.known()
     # importing what computes takes seconds, too
     reporter.step(f"loading {ref}")
@@ -153,9 +156,6 @@ def _load(choice: Choice, reporter: Reporter) -> Loaded:
     reporter.detail(f"model: {source} ({source.path}), {model.nbytes / 1e6:,.0f} MB of weights, dtype {dtype}")
     # a head that cannot be had, or does not fit, is told before weights are read for minutes
     found: HeadFound | str = choice.plain_because
-    is_ngram = choice.depth != 0 and choice.draft == NGRAM
-    if is_ngram and sidecar is not None:
-        raise OptionError("--draft", NGRAM, "looks tokens up in the text and takes no --sidecar")
     if choice.depth != 0 and not is_ngram:
         found = _sought(choice, source, model, sidecar, catalog, reporter)
         reporter.step(f"loading {ref}")
@@ -191,9 +191,9 @@ def _sought(
             raise NoDraftHead(str(source), found.looked_in)
         if choice.depth is None and found.default_depth == 0:
             return "the catalog says that this model decodes faster without"
+        require_fit(model, found.files)
         if found.entry is not None and sidecar is None:
             reporter.note(f"drafting with {found.name}: {found.because}")
-        require_fit(model, found.files)
     except SkulkError as error:
         if not choice.allow_plain:
             raise

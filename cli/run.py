@@ -15,7 +15,15 @@ from cli.loading import NGRAM_NAME, Choice, Loaded, load
 from cli.program import EXIT_INTERRUPTED, interrupts_at_checks
 from cli.render import Reporter, dead_head_line, figures, out
 from cli.run_json import as_json
-from skulk_core.errors import CertificateError, ClusterLost, OptionError, PromptError
+from skulk_core.errors import (
+    CertificateError,
+    ClusterError,
+    ClusterLost,
+    OptionError,
+    OutOfMemory,
+    PromptError,
+    SkulkError,
+)
 from skulk_core.hub.refs import DEMO, parse_trunk
 from skulk_core.runtime.device import load_mlx
 from skulk_core.types import Exactness, FinishReason
@@ -211,7 +219,8 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         conversation = converse(session, raw=asked.raw)
         run_chat(Chat(session, loaded, conversation, request, reporter, asked.certify, loaded.depth), text)
         return
-    outcome, lost = Outcome(), None
+    outcome = Outcome()
+    lost: SkulkError | None = None
     with interrupts_at_checks() as interrupts:
         try:
             decode_answer(session, request, outcome, reporter, interrupts, print_text=not json_output)
@@ -233,7 +242,7 @@ def _answer(loaded: Loaded, asked: _Asked, reporter: Reporter) -> None:
         if asked.certify and outcome.finish_reason is not FinishReason.INTERRUPTED:
             try:
                 certificate = certified(session, request, outcome, reporter, interrupts)
-            except ClusterLost as error:
+            except (ClusterError, OutOfMemory) as error:
                 lost = error
         if json_output:
             out(json.dumps(as_json(loaded, outcome, chosen, certificate, lost)) + "\n")

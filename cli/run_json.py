@@ -66,7 +66,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cli.loading import Loaded
-from skulk_core.errors import ClusterLost
+from skulk_core.errors import SkulkError
 
 if TYPE_CHECKING:
     from skulk_core.decode.certificate import Certificate
@@ -81,9 +81,9 @@ def as_json(
     outcome: "Outcome",
     chosen: "SamplingSettings",
     certificate: "Certificate | None",
-    lost: ClusterLost | None = None,
+    lost: SkulkError | None = None,
 ) -> dict[str, object]:
-    """The object described above; ``lost`` is what ended the text before its end."""
+    """The object described above; ``lost`` is what ended the text, or its certificate, too soon."""
     stats = outcome.stats
     return {
         "schema": JSON_SCHEMA,

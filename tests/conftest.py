@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 from skulk_core.runtime.device import load_mlx
@@ -12,5 +13,9 @@ if "SKULK_TEST_HOME" not in os.environ:
     home = os.environ["SKULK_TEST_HOME"] = tempfile.mkdtemp(prefix="skulk-tests-")
     os.environ |= {"XDG_CACHE_HOME": f"{home}/cache", "XDG_CONFIG_HOME": f"{home}/config"}
     atexit.register(shutil.rmtree, home, ignore_errors=True)
+
+# a run in the background of a script, or under nohup, ignores signals that tests send; programs they start inherit it
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 load_mlx()

@@ -201,6 +201,9 @@ def decode_text(
             depths.append(round_.num_drafted)
             check()
         ended = time.perf_counter()
+    if engine.stats.full is not None:
+        # drafted less and cut short: no measurement of this depth
+        raise engine.stats.full
     peaks = engine.peaks()
     by_rank = peaks if len(peaks) > 1 else ()
     sample = Sample(

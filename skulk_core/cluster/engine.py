@@ -25,9 +25,9 @@ from skulk_core.errors import (
     ClusterError,
     ClusterLost,
     ContextError,
+    LinkCut,
     MemoryFull,
     OptionError,
-    PeerError,
     PromptError,
     SkulkError,
     WorkerFailed,
@@ -170,9 +170,13 @@ class ClusterEngine(Engine):
         }
         self._journal = Journal(self._text, tuple(prompt), request, list(answer), go_on)
         self._stats = Stats(chose_depth=request["depth"] == AUTO, prompt_tokens=len(prompt))
-        self._ready()
+
+        def read() -> int:
+            self._ready()
+            return self._read_prompt(progress)
+
         try:
-            return self._surviving(partial(self._read_prompt, progress))
+            return self._surviving(read)
         except BaseException:
             self._stop(self._text)
             raise
@@ -209,10 +213,10 @@ class ClusterEngine(Engine):
         progress: Callable[[int, int], None] | None = None,
     ) -> Certificate:
         self._text += 1
-        self._ready()
         asked = {"prompt": list(prompt), "answer": list(answer), "depth": self._stats.draft_depth}
 
         def certified() -> Frame:
+            self._ready()
             self.epoch.ask("certify", text=text, sampling=sampling_frame(sampling), **asked)
             return self._heard("certificate", text, _PASS_S, progress)
 
@@ -235,7 +239,7 @@ class ClusterEngine(Engine):
             self._ready()
             self.epoch.ask("measure", text=self._text, what=what, asked=dict(asked))
             found: Frame = self._heard("measured", self._text, _PASS_S)["found"]
-        except (ClusterError, PeerError) as error:
+        except ClusterError as error:
             if not isinstance(error, ClusterLost) and not getattr(error, "error", ""):
                 self._close_lost()
                 self._recovery.failed(error)
@@ -279,8 +283,8 @@ class ClusterEngine(Engine):
             try:
                 self._begin_epoch()
                 return
-            except WorkerFailed as error:
-                if error.error:
+            except (WorkerFailed, LinkCut) as error:
+                if isinstance(error, WorkerFailed) and error.error:
                     raise
                 self._close_lost()
                 self._wait(self._recovery.failed(error, leave_out=False))
@@ -307,7 +311,7 @@ class ClusterEngine(Engine):
         while True:
             try:
                 return step()
-            except (ClusterError, PeerError) as error:
+            except ClusterError as error:
                 if isinstance(error, ClusterLost) or _is_the_users(error):
                     raise
                 self._recover(error)
@@ -322,7 +326,7 @@ class ClusterEngine(Engine):
                 self._begin_epoch()
                 self._read_prompt(None)
                 break
-            except (ClusterError, PeerError) as next_error:
+            except ClusterError as next_error:
                 if isinstance(next_error, ClusterLost) or _is_the_users(next_error):
                     raise
                 error = next_error

@@ -32,7 +32,8 @@ def why_unreached(address: str) -> str:
 def most_cut_off(cuts: Sequence[Cut], ranks: Sequence[str], kept: Collection[str]) -> str:
     """Whom the others could best do without: the host in most ``cuts``, of two alike the earlier of ``ranks``.
 
-    Never one of ``kept``, those on the launcher's machine, which is the one that is certainly there.
+    Never one of ``kept``, those on the launcher's machine, which is the one that is certainly there: empty where all
+    are.
     """
     ends = Counter(end for cut in cuts for end in (cut.caller, cut.host) if end not in kept)
-    return max(ranks, key=lambda name: ends[name])
+    return max(ranks, key=lambda name: ends[name]) if ends else ""

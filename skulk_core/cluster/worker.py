@@ -11,6 +11,7 @@ from skulk_core.cluster.assignment import Assignment, Shard, read_assignment
 from skulk_core.cluster.backends import Backend
 from skulk_core.cluster.control import Control
 from skulk_core.cluster.frames import START_MARKER
+from skulk_core.decode.room import is_out_of_memory
 from skulk_core.errors import MemoryFull, RingError, SkulkError
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import device_facts, load_mlx, versions
@@ -43,7 +44,7 @@ def run_worker(
         control.say("failed", error=type(error).__name__, message=str(error), fields=fields)
     except RuntimeError as error:
         # MLX says so of its operations, the ring's among them
-        if "malloc" in str(error):
+        if is_out_of_memory(error):
             _wait_to_be_ended(control, MemoryFull())
         traceback.print_exc()
         control.say("failed", error="RuntimeError", message=str(error).splitlines()[0] if str(error) else "no reason")

@@ -6,6 +6,7 @@ A divergence at a gap beyond the bound is a bug, never noise. The bound is measu
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -109,8 +110,9 @@ def measure_bound(
 
     Of every row the leading logits of a wide pass are compared with those of one-row passes over the same tokens, and
     so are those of one-row passes over caches that wide ones wrote: what counts is by how much two of them move against
-    each other. With ``in_pieces`` also those of a prompt that was read in pieces with those of one read at once, as
-    the turns of a conversation are. 0 where nothing is read or decided in another way than plain decoding does.
+    each other. With ``in_pieces`` also those of a text that was read at once with those of one read in pieces, as the
+    turns of a conversation are, or row by row, as what is read again after a host was lost. 0 where nothing is read or
+    decided in another way than plain decoding does.
     """
     assert len(text) >= 2, "a text of at least two tokens"
     length = max(_BOUND_ROWS, 3 * widest)
@@ -127,8 +129,9 @@ def measure_bound(
         read, half = 3 * length // 4, length // 3
         left = [1] * (length - read)
         at_once = _Replay(target, exchange).in_passes(rows, [read, *left])
-        pieces = _Replay(target, exchange).in_passes(rows, [half, read - half, *left])
-        worst = max(worst, _moved(pieces[read - 1 :], at_once[read - 1 :]))
+        for others in ([half, read - half, *left], [1] * length):
+            found = _Replay(target, exchange).in_passes(rows, others)
+            worst = max(worst, _moved(found[read - 1 :], at_once[read - 1 :]))
     return _MARGIN * worst
 
 
@@ -163,13 +166,14 @@ class _Replay:
     def read(self, prompt: Sequence[int]) -> mx.array:
         """Feed ``prompt`` as plain decoding does; logits ``[1, V]`` after it."""
         target, caches = self._target, self._caches
-        tokens = mx.array(list(prompt), mx.int32)
-        for start in range(0, len(prompt), PREFILL_ROWS):
-            fed = tokens[start : start + PREFILL_ROWS]
-            entering = self._exchange.lap(self._committed, fed, caches.rows, keep_all=True, last_row=True)
-            hidden = target.hidden(target.run_and_commit(entering, caches, last_row=True))
-            self._committed = fed.shape[0]
-            mx.eval(hidden.post_norm, *caches.arrays())
+        tokens, read = mx.array(list(prompt), mx.int32), 0
+        with closing(self._exchange.prompt(self._committed, tokens, 0, PREFILL_ROWS, last_row=True)) as parts:
+            while read < len(prompt):
+                entering = next(parts)
+                hidden = target.hidden(target.run_and_commit(entering, caches, last_row=True))
+                self._committed = len(entering)
+                read += len(entering)
+                mx.eval(hidden.post_norm, *caches.arrays())
         return target.logits(hidden.post_norm[-1:])
 
     def step(self, token: mx.array) -> mx.array:

@@ -53,7 +53,7 @@ class Decoder:
         exchange: Exchange | None = None,
         room: Room | None = None,
     ) -> None:
-        self._target, self._sampler, self._room = target, sampler, room
+        self._target, self._sampler, self.room = target, sampler, room
         self._head = None if head is None else Follower(head)
         self._exchange = exchange or Alone(target)
         self._policy: DepthPolicy = FixedDepth(0)
@@ -118,7 +118,8 @@ class Decoder:
         tokens = mx.array(text[held:], mx.int32)
         # the last token of an answer is the bonus token: emitted, not yet fed
         num_fed = len(tokens) - bool(answer)
-        most = PREFILL_ROWS if self._room is None else self._room.part_rows(self._caches.rows, num_fed, PREFILL_ROWS)
+        most = PREFILL_ROWS if self.room is None else self.room.part_rows(self._caches.rows, num_fed, PREFILL_ROWS)
+        self.stats.read_in_pieces = held > 0 or bool(answer) or most < min(num_fed, PREFILL_ROWS)
         parts = self._exchange.prompt(
             self._rows_committed, tokens[:num_fed], self._caches.rows, most, last_row=not self._followed
         )
@@ -228,16 +229,16 @@ class Decoder:
         """Whether a pass can be launched before the one before it is done, which reads the same buffers."""
         if not _pays_to_run_ahead(self._caches):
             return False
-        return self._room is None or self._room.has(self._caches.rows, 1, also_nbytes=self._caches.buffer_nbytes)
+        return self.room is None or self.room.has(self._caches.rows, 1, also_nbytes=self._caches.buffer_nbytes)
 
     def _affordable(self, depth: int) -> int:
         """``depth``, or less where memory is short. Raises `MemoryFull` where there is none for a single row."""
-        if self._room is None:
+        if self.room is None:
             return depth
-        while depth and not self._room.has(self._caches.rows, depth + 1):
+        while depth and not self.room.has(self._caches.rows, depth + 1):
             depth //= 2
         if not depth:
-            self._room.check(self._caches.rows, 1)
+            self.room.check(self._caches.rows, 1)
         return depth
 
     @contextmanager

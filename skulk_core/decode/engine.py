@@ -143,7 +143,7 @@ class LocalEngine(Engine):
     ) -> int:
         strict = exactness is Exactness.STRICT
         most = depth if isinstance(depth, int) else depth.most
-        below = self.bound(most, in_pieces=go_on) if strict else 0.0
+        below = self.bound(most, in_pieces=go_on or bool(answer)) if strict else 0.0
         sampler = self.sampler(sampling, gaps=strict)
         return self.decoder.prefill(prompt, depth, progress, sampler, go_on=go_on, strict_below=below, answer=answer)
 
@@ -174,7 +174,12 @@ class LocalEngine(Engine):
         sampling: SamplingSettings,
         progress: Callable[[int, int], None] | None = None,
     ) -> Certificate:
-        bound = self.bound(depth, in_pieces=self.stats.reused_tokens > 0)
+        bound = self.bound(depth, in_pieces=self.stats.read_in_pieces)
+        room = self.decoder.room
+        if room is not None and not room.has_text(len(prompt) + len(answer)):
+            # its own caches stand in the way of a second set
+            self.decoder.forget()
+            room.check_text(len(prompt) + len(answer))
         try:
             return certify(self._target, prompt, answer, bound, sampling, progress, self._exchange)
         finally:

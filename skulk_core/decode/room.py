@@ -22,6 +22,14 @@ class Room:
         """Raise `MemoryFull` if a pass over ``width`` rows after ``rows`` does not fit."""
         self._refuse(self._passes.nbytes(rows, width))
 
+    def has_text(self, rows: int) -> bool:
+        """Whether fresh caches of ``rows`` rows fit, and a pass at their end with them."""
+        return not self._limit.short_nbytes(self._passes.nbytes(0, 1) + self._passes.grown_nbytes(0, rows))
+
+    def check_text(self, rows: int) -> None:
+        """Raise `MemoryFull` unless `has_text`."""
+        self._refuse(self._passes.nbytes(0, 1) + self._passes.grown_nbytes(0, rows))
+
     def part_rows(self, rows: int, num_rows: int, most: int) -> int:
         """How many of ``num_rows`` rows of a prompt, after ``rows``, may be fed at once: ``most``, or as few as fit.
 
@@ -30,14 +38,13 @@ class Room:
         grown = self._passes.grown_nbytes(rows, num_rows)
         width = min(most, num_rows)
         while True:
-            needed = grown + self._passes.working_nbytes(rows + num_rows - width, width)
-            if not self._limit.short_nbytes(needed):
+            needed = grown + self._passes.working_nbytes(rows + num_rows - width, width, logit_rows=1)
+            short = self._limit.short_nbytes(needed)
+            if not short:
                 return width
             if width <= _LEAST_PART_ROWS:
-                break
+                raise MemoryFull(needed, max(0, needed - short))
             width = max(width // 2, _LEAST_PART_ROWS)
-        self._refuse(needed)
-        return width
 
     def _refuse(self, needed_nbytes: int) -> None:
         short = self._limit.short_nbytes(needed_nbytes)

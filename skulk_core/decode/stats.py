@@ -25,7 +25,8 @@ class Stats:
     ``extra_passes`` the passes beyond one a round. In ``counted_rounds`` of the rounds ``messages`` of
     ``message_nbytes`` together went between the ranks of a ring: those of the ring that the text ended in, if
     it ended by itself. ``recoveries`` counts the rings that had to be formed anew, which took ``recovery_s``.
-    ``full`` says why the text ended where a host had no memory for more of it.
+    ``full`` says why the text ended where a host had no memory for more of it. ``read_in_pieces`` tells that the text
+    was fed in other passes than plain decoding's from its beginning would be.
     """
 
     draft_depth: int = 0
@@ -46,6 +47,7 @@ class Stats:
     recoveries: int = 0
     recovery_s: float = 0.0
     full: MemoryFull | None = None
+    read_in_pieces: bool = False
     judged_at: list[int] = field(default_factory=list)
     accepted_at: list[int] = field(default_factory=list)
 

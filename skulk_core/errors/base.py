@@ -83,7 +83,8 @@ class MemoryFull(OutOfMemory):
         why = (
             "memory for a pass could not be had"
             if self.in_pass
-            else f"the next pass takes {needed_nbytes / 1e6:,.1f} MB, and {left_nbytes / 1e6:,.1f} MB are left"
+            else f"what comes next takes {needed_nbytes / 1e6:,.1f} MB, which is "
+            f"{(needed_nbytes - left_nbytes) / 1e6:,.2f} MB more than there is"
         )
         super().__init__(f"{host or 'this host'} is full: {why}")
 

@@ -22,7 +22,7 @@ class PassBytes:
 
     def nbytes(self, rows: int, width: int) -> int:
         """Bytes that feeding ``width`` rows after ``rows`` takes, at its height."""
-        return self.grown_nbytes(rows, width) + self.working_nbytes(rows, width)
+        return self.grown_nbytes(rows, width) + self.working_nbytes(rows, width, logit_rows=width)
 
     def grown_nbytes(self, rows: int, width: int) -> int:
         """Bytes by which the caches grow; a buffer that does is copied while the old one is still there."""
@@ -35,15 +35,14 @@ class PassBytes:
                 copied = max(copied, before)
         return (grown + copied) // self.shares
 
-    def working_nbytes(self, rows: int, width: int) -> int:
-        """Bytes that a pass over ``width`` rows after ``rows`` has alive besides caches and weights."""
+    def working_nbytes(self, rows: int, width: int, *, logit_rows: int) -> int:
+        """Bytes that a pass over ``width`` rows after ``rows`` has alive besides caches and weights.
+
+        ``logit_rows`` of them become logits where tokens are decided: all of a window, one of a prompt.
+        """
         return self.working.pass_nbytes(
-            width, rows + width, self.item_nbytes, logit_rows=min(width, MOST_LOGIT_ROWS) if self.decides else 0
+            width, rows + width, self.item_nbytes, logit_rows=logit_rows if self.decides else 0
         )
-
-
-# A window is not wider; of a prompt one row becomes logits.
-MOST_LOGIT_ROWS = 16
 
 
 def counted(shapes: Iterable[CacheShape]) -> tuple[tuple[CacheShape, int], ...]:

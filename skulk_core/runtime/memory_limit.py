@@ -5,7 +5,8 @@ MLX's own limit is a wish: on a CPU an allocation beyond it succeeds, and one th
 """
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from skulk_core.errors import OptionError
 from skulk_core.runtime.device import host_memory
@@ -13,6 +14,23 @@ from skulk_core.runtime.device import host_memory
 VARIABLE = "SKULK_MEMORY_GB"
 # Less than this is not worth asking the system for.
 _UNASKED_NBYTES = 1 << 20
+# What the system said is good for so long, unless half of it is asked for: asking costs a small model's round some
+# per cent.
+_GOOD_FOR_S = 0.5
+
+
+@dataclass
+class _System:
+    """What the system has left, as it said when it was asked last."""
+
+    available_nbytes: int = 0
+    asked_s: float = float("-inf")
+
+    def has(self, needed_nbytes: int) -> bool:
+        now_s = time.monotonic()
+        if now_s - self.asked_s > _GOOD_FOR_S or needed_nbytes > self.available_nbytes // 2:
+            self.available_nbytes, self.asked_s = host_memory()[1], now_s
+        return self.available_nbytes >= needed_nbytes
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,7 @@ class MemoryLimit:
 
     nbytes: int | None
     asks_system: bool
+    _system: _System = field(default_factory=_System, repr=False, compare=False)
 
     def short_nbytes(self, needed_nbytes: int) -> int:
         """Bytes that are missing for ``needed_nbytes`` more; MLX's cache of freed buffers is let go where it must."""
@@ -35,7 +54,7 @@ class MemoryLimit:
                 mx.clear_cache()
         if not self.asks_system or needed_nbytes < _UNASKED_NBYTES:
             return 0
-        if host_memory()[1] >= needed_nbytes:
+        if self._system.has(needed_nbytes):
             return 0
         mx.clear_cache()
         return max(0, needed_nbytes - host_memory()[1])

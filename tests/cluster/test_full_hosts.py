@@ -52,7 +52,7 @@ def test_one_host_that_is_full(tmp_path: Path) -> None:
     assert finished.code == 0, finished.stderr
     answer = finished.answer
     assert answer["finish_reason"] == "length"
-    assert "this host is full: the next pass takes" in answer["full"]
+    assert "this host is full: what comes next takes" in answer["full"]
     assert "--context" in finished.stderr
     tokens = answer["tokens"]
     assert 100 < len(tokens) < 900

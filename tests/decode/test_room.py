@@ -5,6 +5,7 @@ import pytest
 from demo import demo, demo_head, prompts
 
 from skulk_core.decode.decoder import Decoder
+from skulk_core.decode.engine import LocalEngine
 from skulk_core.decode.room import Room
 from skulk_core.errors import MemoryFull
 from skulk_core.heads.ngram import NgramHead
@@ -12,6 +13,8 @@ from skulk_core.models.shape import passes_of
 from skulk_core.runtime.memory_limit import MemoryLimit
 from skulk_core.sampling.base import Draft, Place, Sampler
 from skulk_core.sampling.greedy import GreedySampler
+from skulk_core.sampling.settings import SamplingSettings
+from skulk_core.types import Exactness
 
 
 def room(spare_nbytes: int, head: object = None) -> Room:
@@ -89,5 +92,16 @@ def test_less_is_drafted_before_a_text_is_ended() -> None:
     passes = passes_of(demo().target, writes_scores=True, decides=True, has_head=True)
     rows = len(prompt)
     spare = (passes.nbytes(rows, 4) + passes.nbytes(rows, 9)) // 2
-    decoder._room = room(spare, head)
+    decoder.room = room(spare, head)
     assert 0 < next(decoder.rounds(20)).num_drafted < 8
+
+
+def test_no_second_set_of_caches_beside_what_there_is_no_room_for() -> None:
+    """A certificate reads the text again: on a CPU an allocation that the system refuses would end the program."""
+    prompt = demo().tokenizer.encode(prompts()[0])
+    engine = LocalEngine(demo().target, demo().tokenizer, None)
+    engine.prefill(prompt, 0, SamplingSettings(), Exactness.ARGMAX)
+    assert engine.certify(prompt, [1, 2, 3], 0, SamplingSettings()).compared == 3
+    engine.decoder.room = room(100_000)
+    with pytest.raises(MemoryFull):
+        engine.certify(prompt, [1, 2, 3], 0, SamplingSettings())
