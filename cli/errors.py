@@ -169,6 +169,11 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "Use a private network or a tunnel; --allow-public-link takes it nevertheless.",
         EXIT_FAILED,
     ),
+    errors.RdmaMissing: (
+        "In hosts.yaml give {host} `rdma: {{{neighbour}: DEVICE}}`. An address needs a name there first; this machine "
+        "is `local`, an entry that has `rdma` alone. --backend ring needs none of it.",
+        EXIT_FAILED,
+    ),
     errors.SplitError: (
         "--split has a number of layers for each rank in turn, this host's last, as 20,12.",
         EXIT_USAGE,
@@ -257,6 +262,8 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
             tip = tip.format(command=error.command)
         case errors.UnfinishedCard():
             tip = tip.format(model=error.model)
+        case errors.RdmaMissing():
+            tip = tip.format(host=error.host, neighbour=error.neighbour)
         case errors.SshFailed():
             tip = tip.format(login=error.login)
     return tip, code
