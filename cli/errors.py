@@ -10,7 +10,7 @@ from typing import ParamSpec
 import typer
 
 from cli.program import EXIT_CLOSED_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, abandon
-from cli.render import say_error
+from cli.render import say_error, size
 from skulk_core import errors
 
 P = ParamSpec("P")
@@ -202,7 +202,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             if isinstance(error, errors.OutputError):
                 abandon(sys.stdout)
             tip, code = advice(error)
-            say_error(str(error), tip)
+            if isinstance(error, errors.PlanDoesNotFit):
+                say_error(f"{error.reason}:", tip, _table_of(error))
+            else:
+                say_error(str(error), tip)
             raise typer.Exit(code) from error
         except KeyboardInterrupt as interrupt:
             say_error("interrupted", "")
@@ -267,6 +270,11 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
         case errors.SshFailed():
             tip = tip.format(login=error.login)
     return tip, code
+
+
+def _table_of(error: errors.PlanDoesNotFit) -> list[tuple[str, ...]]:
+    lines = [(host, size(needed), size(has), size(short) if short else "") for host, needed, has, short in error.rows]
+    return [("host", "needed", "available", "short by"), *lines]
 
 
 def from_mlx(error: RuntimeError) -> errors.SkulkError | None:
