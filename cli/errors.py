@@ -10,7 +10,7 @@ from typing import ParamSpec
 import typer
 
 from cli.program import EXIT_CLOSED_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, abandon
-from cli.render import say_error
+from cli.render import say_error, size
 from skulk_core import errors
 
 P = ParamSpec("P")
@@ -169,6 +169,11 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
         "Use a private network or a tunnel; --allow-public-link takes it nevertheless.",
         EXIT_FAILED,
     ),
+    errors.RdmaMissing: (
+        "In hosts.yaml give {host} `rdma: {{{neighbour}: DEVICE}}`. An address needs a name there first; this machine "
+        "is `local`, an entry that has `rdma` alone. --backend ring needs none of it.",
+        EXIT_FAILED,
+    ),
     errors.SplitError: (
         "--split has a number of layers for each rank in turn, this host's last, as 20,12.",
         EXIT_USAGE,
@@ -197,7 +202,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             if isinstance(error, errors.OutputError):
                 abandon(sys.stdout)
             tip, code = advice(error)
-            say_error(str(error), tip)
+            if isinstance(error, errors.PlanDoesNotFit):
+                say_error(f"{error.reason}:", tip, _table_of(error))
+            else:
+                say_error(str(error), tip)
             raise typer.Exit(code) from error
         except KeyboardInterrupt as interrupt:
             say_error("interrupted", "")
@@ -257,9 +265,16 @@ def advice(error: errors.SkulkError) -> tuple[str, int]:
             tip = tip.format(command=error.command)
         case errors.UnfinishedCard():
             tip = tip.format(model=error.model)
+        case errors.RdmaMissing():
+            tip = tip.format(host=error.host, neighbour=error.neighbour)
         case errors.SshFailed():
             tip = tip.format(login=error.login)
     return tip, code
+
+
+def _table_of(error: errors.PlanDoesNotFit) -> list[tuple[str, ...]]:
+    lines = [(host, size(needed), size(has), size(short) if short else "") for host, needed, has, short in error.rows]
+    return [("host", "needed", "available", "short by"), *lines]
 
 
 def from_mlx(error: RuntimeError) -> errors.SkulkError | None:

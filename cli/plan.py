@@ -12,7 +12,7 @@ from rich.text import Text
 from cli import cluster, options
 from cli.errors import guarded
 from cli.peers import known_hosts
-from cli.render import Reporter, out, show, visible
+from cli.render import Reporter, out, show, size, visible
 from skulk_core.cluster.peers import parse_peers
 from skulk_core.errors import HubError, OptionError, SplitError
 from skulk_core.hub.refs import DEFAULT_REVISION, DemoRef, FileRef, FolderRef, RepoRef, parse_sidecar, parse_trunk
@@ -165,7 +165,7 @@ def _table(weighed: "Weighed", needs: "ModelBytes", plan: "Plan") -> Table:
             str(rank),
             Text(visible(stage.host)),
             f"[{stage.layers.start}, {stage.layers.end})",
-            *map(_size, sizes),
+            *map(size, sizes),
             f"{stage.time:.0%}",
         )
     return table
@@ -186,10 +186,6 @@ def _explained(weighed: "Weighed", needs: "ModelBytes", plan: "Plan", head: str)
     for stage, address in zip(plan.stages, plan.addresses, strict=True):
         lines.append(f"{stage.host} listens on {address.address}: {address.because}")
     return lines
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"
 
 
 def _as_json(weighed: "Weighed", needs: "ModelBytes", plan: "Plan", head: str) -> dict[str, Any]:

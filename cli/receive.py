@@ -27,7 +27,7 @@ def receive_command(folder: Annotated[str, typer.Argument(help="Where the files 
     said: dict[str, Any]
     try:
         place = Path(folder).expanduser()
-        said = {"kind": "lacking", "folder": str(place), "files": receive(place, files)}
+        said = {"kind": "lacking", "folder": str(place), "files": receive(place, files, frame["texts"])}
     except FileError as error:
         said = {"kind": "error", "message": str(error)}
     write_frame(answer, said)

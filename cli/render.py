@@ -2,10 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -70,9 +71,13 @@ def say(message: str) -> None:
     _say(Text(visible(message)))
 
 
-def say_error(message: str, tip: str) -> None:
-    """An error and what to do next."""
+def say_error(message: str, tip: str, table: Sequence[Sequence[str]] = ()) -> None:
+    """An error, rows of a ``table`` that tell more of it (heads first, names in the first column), what to do next."""
     _say(Text.assemble(("error:", "bold red"), f" {visible(message)}"))
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    for first, *rest in table:
+        cells = [first + " " * (widths[0] - cell_len(first)), *map(str.rjust, rest, widths[1:])]
+        _say(Text(f"  {visible('  '.join(cells))}".rstrip()))
     if tip:
         _say(Text(f"  {visible(tip)}"))
 
@@ -213,6 +218,11 @@ def certificate_line(certificate: "Certificate") -> str:
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     verdict = "within rounding" if certificate.holds else "NOT explained by rounding"
     return f"certificate: {len(found)} of {certificate.compared} tokens differ, {verdict} ({bound}): {listed}{more}"
+
+
+def size(nbytes: int) -> str:
+    """An amount of memory."""
+    return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.1f} MB"
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from skulk_core.cluster.peers import Host
-from skulk_core.errors import LinkError
+from skulk_core.errors import OptionError, RdmaMissing
 
 
 class Backend(StrEnum):
@@ -33,7 +33,7 @@ def settings_for(
 ) -> tuple[RankSettings, ...]:
     """What every rank is told; ``addresses`` are `ip:port` by rank, ``called`` as `ring_settings` has it.
 
-    Raises `LinkError` as `jaccl_settings` does.
+    Raises as `jaccl_settings` does.
     """
     assert called is None or backend == Backend.RING, "only the ring calls neighbours by addresses of our choice"
     match Backend(backend):
@@ -62,14 +62,17 @@ def ring_settings(addresses: Sequence[str], called: Sequence[str] | None = None)
 def jaccl_settings(hosts: Sequence[Host], coordinator: str) -> tuple[RankSettings, ...]:
     """RDMA in a ring. Every host must name its device towards both neighbours; ``coordinator`` is rank 0's `ip:port`.
 
-    Raises `LinkError` naming the host and the neighbour for which hosts.yaml has no device.
+    Raises `RdmaMissing` with the host and the neighbour for which hosts.yaml has no device, `OptionError` for several
+    processes on this machine.
     """
     size = len(hosts)
+    if sum(host.is_local for host in hosts) > 1:
+        raise OptionError("--backend", Backend.JACCL, "joins machines, and --peers has several processes on this one")
     devices: list[list[str | None]] = []
     for rank, host in enumerate(hosts):
         for neighbour in {(rank - 1) % size, (rank + 1) % size} - {rank}:
             if hosts[neighbour].name not in host.rdma:
-                raise LinkError(host.name, f"hosts.yaml names no `rdma` device towards {hosts[neighbour].name}")
+                raise RdmaMissing(host.name, hosts[neighbour].name)
         devices.append([host.rdma.get(other.name) for other in hosts])
     files = {"MLX_IBV_DEVICES": json.dumps(devices)}
     # two hosts are neighbours twice, which a mesh of two is as well

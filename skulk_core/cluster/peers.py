@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from skulk_core.errors import DuplicateHost, OptionError
-from skulk_core.formats.hosts import DEFAULT_COMMAND, HostEntry, HostsFile, SshAddress, parse_address
+from skulk_core.formats.hosts import DEFAULT_COMMAND, LOCAL, HostEntry, HostsFile, SshAddress, parse_address
 from skulk_core.formats.suggest import near_miss
 
-LOCAL = "local"
 OPTION = "--peers"
 _MOST_LOCAL = 64
 
@@ -51,11 +50,11 @@ def parse_peers(text: str, hosts_file: HostsFile) -> tuple[Host, ...]:
             if num_local is not None:
                 raise OptionError(OPTION, text, f"names {LOCAL} twice; local:N is N processes")
             num_local = _count(item)
-            hosts += _local_hosts(num_local)
+            hosts += _local_hosts(num_local, hosts_file)
         else:
             _add(hosts, _remote_host(item, hosts_file))
     if num_local is None:
-        hosts += _local_hosts(1)
+        hosts += _local_hosts(1, hosts_file)
     if not hosts:
         raise OptionError(OPTION, text, "leaves no host to decode on")
     return tuple(hosts)
@@ -77,9 +76,9 @@ def _count(item: str) -> int:
     return int(number)
 
 
-def _local_hosts(count: int) -> list[Host]:
+def _local_hosts(count: int, hosts_file: HostsFile) -> list[Host]:
     if count == 1:
-        return [Host(name=LOCAL)]
+        return [Host(name=LOCAL, rdma=hosts_file.local_rdma)]
     return [Host(name=f"{LOCAL}#{number + 1}") for number in range(count)]
 
 

@@ -28,8 +28,16 @@ class Announced:
     sha256: str
 
 
-def receive(folder: Path, files: Mapping[str, Announced]) -> dict[str, int]:
+def announced_text(text: str) -> Announced:
+    """Of a file that holds ``text`` in UTF-8."""
+    content = text.encode()
+    return Announced(len(content), hashlib.sha256(content).hexdigest())
+
+
+def receive(folder: Path, files: Mapping[str, Announced], texts: Mapping[str, str] | None = None) -> dict[str, int]:
     """Put what has arrived in place. Names that are still lacking, with the bytes of them that are here.
+
+    ``texts`` are those of the files that came with the announcement, by name.
 
     Raises `FileError` for the disk, and for a name that leads out of the folder.
     """
@@ -41,6 +49,8 @@ def receive(folder: Path, files: Mapping[str, Announced]) -> dict[str, int]:
             if Path(name).name != name or name.startswith("."):
                 raise FileError(folder / name, "not a plain file name")
             if not _in_place(folder / name, announced, known):
+                if texts and name in texts:
+                    (folder / f"{name}{PART_SUFFIX}").write_bytes(texts[name].encode())
                 lacking[name] = _take(folder / name, announced, known)
         lacking = {name: nbytes for name, nbytes in lacking.items() if nbytes >= 0}
         write_atomically(folder / RECEIVED_FILE, json.dumps(known))

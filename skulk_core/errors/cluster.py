@@ -144,6 +144,14 @@ class PublicLink(LinkError):
         )
 
 
+class RdmaMissing(LinkError):
+    """Nothing says which RDMA device of the host leads to `neighbour`."""
+
+    def __init__(self, host: str, neighbour: str) -> None:
+        self.neighbour = neighbour
+        super().__init__(host, f"hosts.yaml names no `rdma` device towards {neighbour}")
+
+
 class SplitError(SkulkError):
     """The layers cannot be divided among the hosts as asked."""
 

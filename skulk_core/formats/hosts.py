@@ -8,11 +8,13 @@
         link: 10.0.0.2                 # the address, interface or network (10.0.0.0/24) its ring traffic takes
         memory_gb: 48                  # most that a plan may give it; left out: what it has available
         speed: 2.0                     # twice as fast as a host with 1.0, as one without counts; no host: measured
-        rdma: {mini: rdma_en5}         # RDMA device towards another host of this file, for --backend jaccl
+        rdma: {local: rdma_en5}        # RDMA devices towards other hosts of this file, for --backend jaccl
       mini:
         ssh: mini.local
+      local:                           # this machine: its RDMA devices, and nothing else
+        rdma: {studio: rdma_en4}
 
-`--peers` alone means every host of the file, in its order. Only `ssh` must be there.
+`--peers` alone means every host of the file, in its order, and this machine. Only `ssh` must be there.
 """
 
 import re
@@ -21,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skulk_core.errors import FormatError
 from skulk_core.formats.yaml_file import Section, read_yaml
 
 SCHEMA = 1
@@ -35,7 +36,9 @@ _ADDRESS = re.compile(
     re.ASCII,
 )
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
-_RESERVED = ("local",)
+# The name of this machine, in `--peers` too.
+LOCAL = "local"
+_LOCAL_KEYS = ("rdma",)
 _KEYS = ("ssh", "command", "link", "memory_gb", "speed", "rdma")
 
 
@@ -84,11 +87,12 @@ class HostEntry:
 
 @dataclass(frozen=True)
 class HostsFile:
-    """The file's content. A file that does not exist has no hosts."""
+    """The file's content. A file that does not exist has no hosts. `local_rdma` is of this machine, no host of it."""
 
     path: Path
     hosts: tuple[HostEntry, ...]
     exists: bool = True
+    local_rdma: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> HostEntry | None:
         """The host called `name`."""
@@ -102,16 +106,17 @@ def read_hosts(path: Path) -> HostsFile:
     top = read_yaml(path, SCHEMA)
     top.only(("schema", "hosts"))
     hosts = top.section("hosts")
-    entries = tuple(_entry(hosts, name) for name in hosts.data)
-    _check_pairs(hosts, entries)
-    return HostsFile(path, entries)
+    entries = tuple(_entry(hosts, name) for name in hosts.data if name != LOCAL)
+    local = _local_devices(hosts)
+    _check_addresses(hosts, entries)
+    for name, devices in ((LOCAL, local), *((entry.name, entry.rdma) for entry in entries)):
+        _check_devices(hosts, name, devices)
+    return HostsFile(path, entries, local_rdma=local)
 
 
 def _entry(hosts: Section, name: object) -> HostEntry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise hosts.error(str(name), "a host's name is letters, digits, dots and dashes")
-    if name in _RESERVED:
-        raise hosts.error(name, "means this machine, and cannot be a host's name")
     section = hosts.section(name)
     section.only(_KEYS)
     address = parse_address(section.text("ssh"))
@@ -154,18 +159,29 @@ def _devices(section: Section) -> dict[str, str]:
     return {str(name): devices.text(name) for name in devices.data}
 
 
-def _check_pairs(hosts: Section, entries: tuple[HostEntry, ...]) -> None:
-    """Refuse one address under two names, and RDMA devices towards hosts that are not there. Raises `FormatError`."""
+def _local_devices(hosts: Section) -> dict[str, str]:
+    if not hosts.has(LOCAL):
+        return {}
+    section = hosts.section(LOCAL)
+    for key in section.data:
+        if key not in _LOCAL_KEYS:
+            raise section.error(str(key), f"{LOCAL} means this machine, of which only `rdma` can be said")
+    return _devices(section)
+
+
+def _check_addresses(hosts: Section, entries: tuple[HostEntry, ...]) -> None:
+    """Refuse one address under two names. Raises `FormatError`."""
     first: dict[tuple[str, int | None], str] = {}
     for entry in entries:
         key = entry.ssh.host.lower(), entry.ssh.port
         if key in first:
-            raise _error(hosts, entry.name, "ssh", f"is the address of {first[key]} already")
+            raise hosts.section(entry.name).error("ssh", f"is the address of {first[key]} already")
         first[key] = entry.name
-        for other in entry.rdma:
-            if other not in hosts.data or other == entry.name:
-                raise _error(hosts, entry.name, "rdma", f"{other!r} is no other host of this file")
 
 
-def _error(hosts: Section, name: str, key: str, reason: str) -> FormatError:
-    return hosts.section(name).error(key, reason)
+def _check_devices(hosts: Section, name: str, devices: Mapping[str, str]) -> None:
+    """Refuse RDMA devices towards hosts that are not there. Raises `FormatError`."""
+    for other in devices:
+        if other == name or (other != LOCAL and other not in hosts.data):
+            reason = f"{other!r} is no other host of this file, and not {LOCAL}, this machine"
+            raise hosts.section(name).error("rdma", reason)

@@ -1,8 +1,10 @@
 """`skulk plan` and `skulk peers` as programs: what they say, what they fetch for it, and what they refuse."""
 
 import json
+import re
 from pathlib import Path
 
+import pytest
 from cli_checkpoints import plain_llama
 from cli_runner import Program, in_process
 from hub_loopback import LoopbackHub, Repo
@@ -42,7 +44,16 @@ def test_a_model_on_the_hub_is_planned_from_its_headers(tmp_path: Path) -> None:
     # float32 on this machine, stored in half of it or in as much; the embedding is on both sides
     said = sum(stage["parts"]["layers"] + stage["parts"]["parts"] for stage in stages)
     assert whole * 0.9 < said < whole * 4
-    done["large"].assert_fails(1, "does not fit", "local#1 needs", "local#2 needs", "short by")
+    done["large"].assert_fails(1, "error: the model does not fit on these hosts:\n", "\n  Add a host")
+    _, heads, *rows, _ = done["large"].stderr.splitlines()
+    assert re.split(r"  +", heads.strip()) == ["host", "needed", "available", "short by"]
+    cells = [re.split(r"  +", row.strip()) for row in rows]
+    assert [host for host, *_ in cells] == ["local#1", "local#2"]
+    for _, *sizes in cells:
+        needed, has, short = (float(size.removesuffix(" GB").replace(",", "")) for size in sizes)
+        assert short == pytest.approx(needed - has, abs=0.02)
+    # figures stand under one another
+    assert len({len(line) for line in (heads, *rows)}) == 1
     done["many"].assert_fails(2, "9 hosts for a model that makes at most 2 stages")
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,15 @@ class Home:
     program: Program
 
     def start(self, *arguments: Argument) -> "subprocess.Popen[bytes]":
+        return self._start(command(arguments))
+
+    def start_python(self, code: str, *arguments: Argument) -> "subprocess.Popen[bytes]":
+        """A piece of Python, where `skulk` is started."""
+        return self._start([sys.executable, "-c", code, *map(str, arguments)])
+
+    def _start(self, words: Sequence[str | Path]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            self.cluster.at_home(command(arguments)),
+            self.cluster.at_home(words),
             env=self.program.environment(self.cluster.environment()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

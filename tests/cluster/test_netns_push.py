@@ -2,18 +2,21 @@
 
 import json
 import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import netns
 import pytest
 from cli_checkpoints import DEMO, DEMO_SIDECAR, read_file, write_file
-from cli_runner import Program
+from cli_runner import TIMEOUT_S, Program
 from netns import Cluster
 from test_netns_hosts import Home
 
-from skulk_core.cluster.receiving import RECEIVED_FILE, Announced, receive, sha256_of
+from skulk_core.cluster.receiving import RECEIVED_FILE, Announced, announced_text, receive, sha256_of
 from skulk_core.errors import FileError
+from skulk_core.formats.elsewhere import ELSEWHERE_FILE
 
 ANSWER = ("The server handles each", "--max-tokens", "24", "--sidecar", DEMO_SIDECAR, "--draft-depth", "2", "--json")
 
@@ -60,7 +63,9 @@ def model(tmp_path: Path) -> Path:
 def test_a_host_without_the_model_gets_its_part_and_goes_on_where_a_copy_broke(
     cluster: Cluster, model: Path, tmp_path: Path
 ) -> None:
-    program = Program(tmp_path, "http://127.0.0.1:9")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    program = Program(tmp_path, "http://127.0.0.1:9", {"TMPDIR": str(temporary)})
     cluster.write_hosts(program.home / "config")
     home, a = Home(cluster, program), cluster["a"]
     run = ("run", model, *ANSWER)
@@ -74,9 +79,14 @@ def test_a_host_without_the_model_gets_its_part_and_goes_on_where_a_copy_broke(
     held = {file.name for file in place.glob("*.safetensors")}
     # layers 0 to 3, and the embedding; it has no head to draft with
     assert held == {f"model-{number:05}-of-00005.safetensors" for number in (1, 2, 5)}
+    assert (place / ELSEWHERE_FILE).exists()
     assert not list(place.glob("*.part"))
     for name in held:
         assert sha256_of(place / name) == sha256_of(model / name)
+
+    _break_off(home, model, place)
+    # MLX keeps its kernels there
+    assert {file.name for file in temporary.iterdir()} <= {"mlx"}
 
     # a copy that broke in the middle, and a file that another program has spoilt
     broken, spoilt = (place / f"model-0000{number}-of-00005.safetensors" for number in (1, 2))
@@ -92,6 +102,33 @@ def test_a_host_without_the_model_gets_its_part_and_goes_on_where_a_copy_broke(
     home.assert_nothing_left()
 
 
+def _break_off(home: Home, model: Path, place: Path) -> None:
+    """Push a file by a slow link, by `kill -9` and by Ctrl-C not to its end: nothing goes on here or there."""
+    (a,) = home.cluster.hosts
+    # sftp and the kernel have 2 MB under way: more than that, or it would arrive whole
+    (model / "notes.txt").write_bytes(bytes(8 << 20))
+    part = place / "notes.txt.part"
+    for number in (signal.SIGKILL, signal.SIGINT):
+        part.unlink(missing_ok=True)
+        home.cluster.home.limit(1)
+        launcher = home.start_python(PUSH, model, a.folder / "skulk", a.peer)
+        until_s = time.monotonic() + TIMEOUT_S
+        while not part.exists():
+            assert launcher.poll() is None, launcher.communicate()[1].decode()
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+        launcher.send_signal(number)
+        launcher.communicate(timeout=TIMEOUT_S)
+        assert launcher.returncode == -number
+        home.cluster.home.wait_gone("sftp")
+        # what this machine's kernel still has to send
+        home.cluster.home.limit(10_000)
+        a.wait_gone("sftp")
+        assert part.stat().st_size < 8 << 20
+    (model / "notes.txt").unlink()
+    part.unlink()
+
+
 def test_only_what_was_announced_gets_its_name(tmp_path: Path) -> None:
     """A file is used as soon as it has its name: by then it must be the one that was sent."""
     good = tmp_path / "good"
@@ -105,6 +142,10 @@ def test_only_what_was_announced_gets_its_name(tmp_path: Path) -> None:
     part.write_bytes(b"weighty")
     assert receive(folder, {"w": announced}) == {"w": 0}
     assert not part.exists()
+    # what came with the announcement
+    assert receive(folder, {"t": announced_text("ö")}, {"t": "ö"}) == {}
+    assert (folder / "t").read_text(encoding="utf-8") == "ö"
+    (folder / "t").unlink()
     part.write_bytes(b"weights")
     assert receive(folder, {"w": announced}) == {}
     assert (folder / "w").read_bytes() == b"weights"

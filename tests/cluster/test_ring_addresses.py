@@ -1,17 +1,19 @@
 """Which link carries the ring: the fastest that neighbours share, or what is pinned; never a public one unasked."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from cli.errors import advice
 from skulk_core.cluster.addresses import Pins, choose_addresses, read_pins
 from skulk_core.cluster.assignment import Shard
-from skulk_core.cluster.backends import jaccl_settings, nccl_settings, ring_settings
-from skulk_core.cluster.peers import Host
+from skulk_core.cluster.backends import jaccl_settings, nccl_settings, ring_settings, settings_for
+from skulk_core.cluster.peers import Host, parse_peers
 from skulk_core.cluster.planning import Planner, Wishes, capacities, check_hosts
 from skulk_core.cluster.report import HostReport, Interface, read_report
-from skulk_core.errors import DuplicateHost, HostMismatch, LinkError, OptionError, PublicLink, ShareError
-from skulk_core.formats.hosts import SshAddress
+from skulk_core.errors import DuplicateHost, HostMismatch, LinkError, OptionError, PublicLink, RdmaMissing, ShareError
+from skulk_core.formats.hosts import HostsFile, SshAddress, read_hosts
 from skulk_core.memory.caches import CacheShape, WorkingShape
 from skulk_core.memory.division import Division, Part
 from skulk_core.memory.placement import ModelBytes
@@ -175,14 +177,36 @@ def test_what_each_data_plane_is_told() -> None:
     assert jaccl[2].environment == {"MLX_RANK": "2", "MLX_JACCL_COORDINATOR": "10.0.0.1:5000", "MLX_JACCL_RING": "1"}
     devices = json.loads(jaccl[2].files["MLX_IBV_DEVICES"])
     assert devices == [[None, "rdma_ab", "rdma_ac"], ["rdma_ba", None, "rdma_bc"], ["rdma_ca", "rdma_cb", None]]
-    with pytest.raises(LinkError, match="c: hosts.yaml names no `rdma` device towards a"):
+    with pytest.raises(RdmaMissing, match="c: hosts.yaml names no `rdma` device towards a"):
         jaccl_settings([*meshed[:2], host("c", rdma={"b": "x"})], "10.0.0.1:5000")
+    with pytest.raises(OptionError, match="several processes"):
+        jaccl_settings(parse_peers("local:2", HostsFile(Path("hosts.yaml"), ())), "10.0.0.1:5000")
     assert nccl_settings(2, "10.0.0.1:5000")[1].environment == {
         "MLX_RANK": "1",
         "NCCL_HOST_IP": "10.0.0.1",
         "NCCL_PORT": "5000",
         "MLX_WORLD_SIZE": "2",
     }
+
+
+def test_rdma_between_another_host_and_this_one(tmp_path: Path) -> None:
+    """The commonest ring of all, `--peers mini`: doing what the refusals say, one after the other, leads to it."""
+    file = tmp_path / "hosts.yaml"
+    text = "schema: 1\nhosts:\n  mini:\n    ssh: ana@mini.local\n"
+    for line, lacking in (
+        ("    rdma: {local: rdma_en5}\n", RdmaMissing("mini", "local")),
+        ("  local:\n    rdma: {mini: rdma_en4}\n", RdmaMissing("local", "mini")),
+    ):
+        file.write_text(text)
+        with pytest.raises(RdmaMissing) as error:
+            settings_for("jaccl", parse_peers("mini", read_hosts(file)), ["10.0.0.1:5000"] * 2)
+        assert (error.value.host, error.value.neighbour) == (lacking.host, lacking.neighbour)
+        assert f"give {lacking.host} `rdma: {{{lacking.neighbour}: DEVICE}}`" in advice(error.value)[0]
+        text += line
+    file.write_text(text)
+    mini, own = settings_for("jaccl", parse_peers("", read_hosts(file)), ["10.0.0.1:5000"] * 2)
+    assert json.loads(mini.files["MLX_IBV_DEVICES"]) == [[None, "rdma_en5"], ["rdma_en4", None]]
+    assert own.environment == {"MLX_RANK": "1", "MLX_JACCL_COORDINATOR": "10.0.0.1:5000"}
 
 
 def test_the_first_of_the_ranks_that_share_layers_is_this_host() -> None:

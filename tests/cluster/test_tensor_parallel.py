@@ -145,4 +145,4 @@ def test_unequal_shares_are_refused(tmp_path: Path) -> None:
     config = folder / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 10**9}))
     done = in_process("plan", folder, "--peers", "local:2", "--shard", "tensor", "--context", "900000000")
-    done.assert_fails(1, "each of 2 hosts needs an equal share", "local#1 needs", "local#2 needs", "short by")
+    done.assert_fails(1, "each of 2 hosts needs an equal share", "\n  local#1  ", "\n  local#2  ", "short by\n")

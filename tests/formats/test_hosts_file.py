@@ -16,9 +16,11 @@ hosts:
     link: 10.0.0.2
     memory_gb: 48
     speed: 2
-    rdma: {mini: rdma_en5}
+    rdma: {mini: rdma_en5, local: rdma_en6}
   mini:
     ssh: mini.local
+  local:
+    rdma: {studio: rdma_en4}
 """
 
 
@@ -29,11 +31,14 @@ def read(tmp_path: Path, text: str):  # type: ignore[no-untyped-def]
 
 
 def test_everything_that_a_host_may_say(tmp_path: Path) -> None:
-    studio, mini = read(tmp_path, GOOD).hosts
+    found = read(tmp_path, GOOD)
+    studio, mini = found.hosts
     assert studio.ssh == SshAddress("192.168.1.20", "ana", 2222)
     assert studio.command == ("~/.local/bin/skulk", "--quiet", "a b")
     assert (studio.link, studio.memory_nbytes, studio.speed) == ("10.0.0.2", 48_000_000_000, 2.0)
-    assert studio.rdma == {"mini": "rdma_en5"}
+    assert studio.rdma == {"mini": "rdma_en5", "local": "rdma_en6"}
+    # this machine is no host that ssh reaches
+    assert found.local_rdma == {"studio": "rdma_en4"}
     assert mini.ssh == SshAddress("mini.local")
     assert mini.command == ("skulk",)
 
@@ -53,8 +58,9 @@ def test_no_file_is_no_hosts(tmp_path: Path) -> None:
         ("ana@192.168.1.20:2222", "-oProxyCommand=x", 4, "hosts.studio.ssh"),
         ("memory_gb: 48", "memory_gb: -1", 7, "above 0"),
         ("speed: 2", "speed: fast", 8, "must be a number"),
-        ("{mini: rdma_en5}", "{maxi: rdma_en5}", 9, "no other host"),
-        ("  mini:", "  local:", 10, "means this machine"),
+        ("{mini: rdma_en5,", "{maxi: rdma_en5,", 9, "no other host"),
+        ("    rdma: {studio: rdma_en4}", "    ssh: me@here", 13, "means this machine"),
+        ("{studio: rdma_en4}", "{local: rdma_en4}", 13, "no other host"),
         ("ssh: mini.local", "ssh: bob@192.168.1.20:2222", 11, "address of studio already"),
         ("command: ~/.local/bin/skulk --quiet 'a b'", 'command: "skulk \'a"', 5, "hosts.studio.command"),
     ],
