@@ -1,7 +1,7 @@
 """Rings of real worker processes on this machine, and the one-host decoding that they must equal."""
 
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,10 +58,12 @@ def ring(
     tensor: bool = False,
     links: LinkShape | None = None,
     memory_nbytes: Sequence[int | None] = (),
+    elsewhere: Mapping[int, Path] | None = None,
 ) -> ClusterEngine:
     """An engine over ``len(edges) - 1`` workers, not started; after a loss the layers are shared out evenly.
 
-    ``memory_nbytes``: what MLX may hold on each rank of all of them.
+    ``memory_nbytes``: what MLX may hold on each rank of all of them. ``elsewhere``: ranks on whose hosts the model is
+    another one, that of the folder.
     """
     hosts = local_hosts(len(edges) - 1)
 
@@ -82,7 +84,7 @@ def ring(
             size=size,
             start=layers[0],
             end=layers[1],
-            model=str(model),
+            model=str((elsewhere or {}).get(rank, model)),
             dtype="float32",
             threads=1,
             patient=True,

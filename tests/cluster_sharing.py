@@ -77,7 +77,7 @@ def main() -> None:
     rank, addresses = int(sys.argv[1]), sys.argv[2:]
     blas.set_threads(1)
     told = ring_settings(addresses)[rank]
-    links = Links(*join("ring", told.environment, told.files), patient=True)
+    links = Links(*join("ring", told.environment, told.files, addresses[rank]), patient=True)
     agree = {}
     for epoch, (name, found) in enumerate(CASES.items(), start=1):
         target = make(found, name)

@@ -167,12 +167,13 @@ class Fault:
         return ", ".join(rank.name for rank in broken)
 
     def _victims(self, ranks: Sequence[Rank], choice: float) -> list[Rank]:
-        if self.count > 1:
-            if len(ranks) < self.count:
-                raise LookupError
-            spared = int(choice * len(ranks))
-            return [rank for index, rank in enumerate(ranks) if index != spared][: self.count]
         far = [rank for rank in ranks if rank.host is not None]
+        if self.count > 1:
+            able = far if self.how in ("ssh", "link") else list(ranks)
+            if len(able) < self.count:
+                raise LookupError
+            spared = int(choice * len(able))
+            return [rank for index, rank in enumerate(able) if index != spared or len(able) == self.count]
         if self.decider:
             able = ranks[-1:]
         elif self.how in ("ssh", "link"):
@@ -200,6 +201,7 @@ SSH_FAULTS = (
     Fault("SIGSTOP of a worker", "stop"),
     Fault("SIGSTOP of the decider", "stop", decider=True),
     Fault("link down", "link", leaves_out=True),
+    Fault("links of two of three down", "link", count=2, leaves_out=True),
 )
 # where another host decides, its login and its link can be lost too
 DRIVEN_FAULTS = (

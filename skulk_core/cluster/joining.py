@@ -4,6 +4,7 @@ The files are pipes, so that nothing is left on a disk whatever ends the process
 """
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from skulk_core.errors import RingError
 
 # Neighbours have loaded by then. More than the launcher waits, which says what it was before anybody is ended.
 _JOIN_S = 45
+# MLX's words, with the number of the system's error.
+_UNBOUND = re.compile(r"Couldn't bind socket \(error: (\d+)\)")
 
 
 class Reserved:
@@ -53,8 +56,10 @@ def _bound(address: str) -> socket.socket:
     return made
 
 
-def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str]) -> tuple[Any, list[int]]:
+def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str], address: str) -> tuple[Any, list[int]]:
     """The group, and its sockets. ``settings`` are environment variables; ``files`` those that name a file, by content.
+
+    ``address`` is where this rank will listen, `ip:port`: MLX does not say it of one that it cannot have.
 
     Raises `RingError`. MLX holds the interpreter while it waits for neighbours, so that no thread of ours can end the
     process then; where they never come, a signal does.
@@ -73,6 +78,8 @@ def join(backend: str, settings: Mapping[str, str], files: Mapping[str, str]) ->
     try:
         return with_new_sockets(lambda: mx.distributed.init(strict=True, backend=backend))
     except (RuntimeError, ValueError) as error:
+        if unbound := _UNBOUND.search(str(error)):
+            raise RingError(f"{address} cannot be listened at: {os.strerror(int(unbound[1]))}") from error
         raise RingError(f"no {backend} group: {error}") from error
     finally:
         signal.alarm(0)

@@ -99,7 +99,7 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
         _work(control, assignment, loaded, None, room, measure, instruments)
     ring = _expect(control, "ring")
     reserved.release()
-    group, sockets = join(assignment.backend, ring["settings"], ring["files"])
+    group, sockets = join(assignment.backend, ring["settings"], ring["files"], f"{reserved.address}:{reserved.port}")
     if assignment.backend == Backend.RING:
         keep_asking(sockets)
         when_unanswered(sockets, lambda: _end_unanswered(control))

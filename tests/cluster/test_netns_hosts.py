@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import netns
 import pytest
+from cli_checkpoints import DEMO_SIDECAR
 from cli_runner import TIMEOUT_S, Argument, Finished, Program, command
 from netns import Cluster
 
@@ -269,8 +271,15 @@ def test_what_is_wrong_with_a_host_has_a_name_and_an_advice(home: Home, tmp_path
         closed={"ssh": f"root@{address}:2223"},
         empty={"ssh": f"root@{a.addresses[1]}", "command": "/nowhere/skulk"},
     )
+    there = Home(home.cluster, Program(tmp_path, "http://127.0.0.1:9"))
     try:
-        finished = Home(home.cluster, Program(tmp_path, "http://127.0.0.1:9")).run("peers", "--json", "--model", "demo")
+        finished = there.run("peers", "--json", "--model", "demo")
+        # an answer is refused with the same words
+        for names, words in (
+            ("gone,local", ("gone: ", "No route to host", "`ssh -T root@10.77.0.77 true`")),
+            ("a,b,local", ("b: ", f"`ssh {b.peer}`", "fingerprint")),
+        ):
+            there.run("run", "demo", PROMPT, "--peers", names).assert_fails(1, *words)
     finally:
         home.cluster.remember_host_key(b)
         keys.write_text(kept)
@@ -294,6 +303,24 @@ def test_what_is_wrong_with_a_host_has_a_name_and_an_advice(home: Home, tmp_path
     assert {one["address"] for one in found["a"]["interfaces"]} == {*a.addresses, "127.0.0.1"}
     assert found["a"]["model"]["missing"] == 0
     assert found["a"]["model"]["nbytes"] > 0
+    home.assert_nothing_left()
+
+
+def test_a_sidecar_that_the_decider_lacks_is_refused(home: Home, tmp_path: Path) -> None:
+    """It is read there and not here: without a word nothing would be drafted, and the run would only be slow."""
+    b, sidecar = home.cluster["b"], tmp_path / "sidecar"
+    shutil.copytree(DEMO_SIDECAR.parent, sidecar)
+    hidden = f'mount -t tmpfs none {sidecar} && exec {home.cluster.write_program(b, {})} "$@"'
+    home.cluster.write_hosts(
+        tmp_path / "config",
+        b={
+            "ssh": b.peer,
+            "command": str(script(tmp_path / "b", f"exec unshare --mount sh -c '{hidden}' skulk \"$@\"")),
+        },
+    )
+    here = Home(home.cluster, Program(tmp_path, "http://127.0.0.1:9"))
+    asked = ("run", "demo", PROMPT, "--peers", "a,b,local:0", "--draft-depth", "2", "--sidecar", sidecar)
+    here.run(*asked).assert_fails(1, "b: ", str(sidecar))
     home.assert_nothing_left()
 
 
