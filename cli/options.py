@@ -95,8 +95,11 @@ def read_conventions(pairs: list[str] | None) -> dict[str, object]:
     out: dict[str, object] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
-        if not equals or name not in CONVENTION_NAMES:
-            raise OptionError("--convention", pair, f"no such convention{near_miss(name, CONVENTION_NAMES)}")
+        if name not in CONVENTION_NAMES:
+            known = near_miss(name, CONVENTION_NAMES) or f"; there are {', '.join(CONVENTION_NAMES)}"
+            raise OptionError("--convention", pair, f"no such convention{known}")
+        if not equals:
+            raise OptionError("--convention", pair, "must be NAME=VALUE")
         if name == "norm_offset":
             try:
                 out[name] = float(value)

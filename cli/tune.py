@@ -117,4 +117,6 @@ def save_best(choice: Choice, receipt: "Receipt") -> str:
     done = "stands already" if change == "unchanged" else "was written"
     wired = " --convention ".join(["", *(choice.conventions or ())])
     more = f"; a card keeps no wiring: give{wired} to `skulk run` too" if wired else ""
-    return f"{best.name}{on}{gain} {done} on the card of {card.model}: {path}{more}"
+    hosts_option = "" if hosts == 1 else f" --hosts {hosts}"
+    undone = f" (`skulk card set {choice.model} --unset depth{hosts_option}` takes it back)"
+    return f"{best.name}{on}{gain} {done} on the card of {card.model}: {path}{undone}{more}"

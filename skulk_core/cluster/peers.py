@@ -92,7 +92,9 @@ def _remote_host(item: str, hosts_file: HostsFile) -> Host:
     if address.user is None:
         known = [LOCAL, *(entry.name for entry in hosts_file.hosts)]
         raise OptionError(
-            OPTION, item, f"no such name in {hosts_file.path}{near_miss(item, known)}; an address is user@host[:port]"
+            OPTION,
+            item,
+            f"no such name in {hosts_file.path}{near_miss(item, known)}; an address is user@host[:port], with the user",
         )
     return Host(name=item, ssh=address)
 

@@ -23,7 +23,7 @@ from skulk_core.types import CONVENTION_NAMES, Conventions
 
 # `trunk`: quantised as the trunk is, else its dtype. `auto` is chosen by `resolve_precision`.
 PRECISIONS = ("auto", "trunk", *DTYPES, "8bit", "4bit")
-AS_RELEASED = "as this family is released"
+AS_RELEASED = "this family's releases"
 _GROUP_SIZE = 64
 _AUTO_BITS = 8
 

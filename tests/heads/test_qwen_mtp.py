@@ -124,7 +124,7 @@ def test_a_sidecar_of_another_publisher_is_wired_as_released(
     if experts == "one tensor each":
         tensors = split_experts(tensors)
     head = load_head(model, sidecar_head(write_sidecar(tmp_path / "mtp.safetensors", tensors)))
-    assert settled(head) == (RELEASED, "as this family is released")
+    assert settled(head) == (RELEASED, "this family's releases")
     assert head.nbytes == sum(tensor.numel() * 4 for tensor in tensors.values())
     check_drafts(head.head, model, expected, RELEASED)
 
@@ -195,7 +195,7 @@ def test_the_head_in_a_released_checkpoint_is_found(family: str, shards: int, tm
     assert files is not None
     assert set(files.names) == set(more)
     head = load_head(model, files)
-    assert settled(head) == (RELEASED, "as this family is released")
+    assert settled(head) == (RELEASED, "this family's releases")
     check_drafts(head.head, model, expected, RELEASED)
 
 
@@ -221,7 +221,7 @@ def test_the_head_in_a_converted_checkpoint_has_its_offset_in_it(
     files = own_head(model.headers)
     assert files is not None
     head = load_head(model, files)
-    assert settled(head) == (replace(RELEASED, norm_offset=0.0), "as this family is released")
+    assert settled(head) == (replace(RELEASED, norm_offset=0.0), "this family's releases")
     check_drafts(head.head, model, expected, RELEASED)
 
 
