@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from cli.loading import Loaded
 
 if TYPE_CHECKING:
-    from skulk_core.formats.receipt import ModelRecord, SidecarRecord, StageRecord
+    from skulk_core.formats.receipt_facts import ModelRecord, SidecarRecord, StageRecord
 
 
 def model_of(loaded: Loaded) -> "ModelRecord":
@@ -40,7 +40,7 @@ def sidecar_of(loaded: Loaded) -> "SidecarRecord | None":
 
 
 def stages_of(loaded: Loaded) -> tuple["StageRecord", ...]:
-    from skulk_core.formats.receipt import StageRecord
+    from skulk_core.formats.receipt_facts import StageRecord
 
     if loaded.engine is None:
         return ()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from skulk_core.bench.arms import CaseRun
     from skulk_core.bench.measure import Bench
     from skulk_core.cluster.delay_line import LinkShape
-    from skulk_core.formats.receipt import ModelRecord, Receipt, SidecarRecord, StageRecord
+    from skulk_core.formats.receipt import Receipt
+    from skulk_core.formats.receipt_facts import ModelRecord, SidecarRecord, StageRecord
 
 Keep = Callable[["Receipt"], None]
 

@@ -78,7 +78,7 @@ def make_policy(
     if isinstance(depth, int) or not loaded.can_draft:
         return FixedDepth(depth if isinstance(depth, int) else 0)
     if loaded.engine is not None:
-        from skulk_core.cluster.engine import AutoAtDecider
+        from skulk_core.cluster.wire import AutoAtDecider
 
         return AutoAtDecider(AUTO_MOST)
     reporter.step("measuring what rounds cost")

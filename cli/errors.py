@@ -12,6 +12,7 @@ import typer
 from cli.program import EXIT_CLOSED_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, abandon
 from cli.render import say_error, size
 from skulk_core import errors
+from skulk_core.runtime.memory_limit import is_out_of_memory
 
 P = ParamSpec("P")
 FULL_TIP = "A smaller --context or --max-tokens, a shorter prompt, or more hosts (--peers) leave more room."
@@ -280,6 +281,6 @@ def _table_of(error: errors.PlanDoesNotFit) -> list[tuple[str, ...]]:
 def from_mlx(error: RuntimeError) -> errors.SkulkError | None:
     """An error of MLX, which begins with the operation in brackets, as ours; None for any other."""
     text = str(error)
-    if "[malloc" in text or "Insufficient Memory" in text:
+    if is_out_of_memory(error):
         return errors.OutOfMemory(text)
     return errors.BackendError(f"MLX cannot compute this here: {text}") if text.startswith("[") else None

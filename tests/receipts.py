@@ -3,21 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from skulk_core.formats.receipt import (
-    Arm,
-    Case,
-    CertificateRecord,
-    CostsRecord,
-    Counts,
-    MachineRecord,
-    ModelRecord,
-    Profile,
-    PromptsRecord,
-    Receipt,
-    Sample,
-    SamplingRecord,
-    SidecarRecord,
-)
+from skulk_core.formats.receipt import Arm, Case, CertificateRecord, CostsRecord, Counts, Profile, Receipt, Sample
+from skulk_core.formats.receipt_facts import MachineRecord, ModelRecord, PromptsRecord, SamplingRecord, SidecarRecord
 
 SIDECAR_SHA256 = "5" * 64
 GREEDY = SamplingRecord(0.0, 1.0, 0, 0.0, 1.0, 0.0, 0.0, {}, 0, "block")

@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from skulk_core.formats.receipt import Arm, Case, Range, Receipt, SidecarRecord
+from skulk_core.formats.receipt import Arm, Case, Range, Receipt
+from skulk_core.formats.receipt_facts import SidecarRecord
 
 # the middle nine tenths of the ratios
 _LOW, _HIGH = 0.05, 0.95

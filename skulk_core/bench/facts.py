@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from skulk_core.formats.receipt import MachineRecord, ModelRecord, SidecarRecord
+from skulk_core.formats.receipt_facts import MachineRecord, ModelRecord, SidecarRecord
 from skulk_core.formats.statement import record_file
 from skulk_core.hub.refs import DemoRef, RepoRef
 from skulk_core.hub.sources import ModelSource

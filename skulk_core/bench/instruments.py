@@ -11,11 +11,12 @@ from skulk_core.bench.costs import Costs, measure_costs, read_costs
 from skulk_core.bench.facts import conventions_record
 from skulk_core.bench.profile import profile_text
 from skulk_core.bench.workload import ArmSpec, Check, Local, Workload
-from skulk_core.cluster.deciding import AUTO, AtDecider, Instrument
+from skulk_core.cluster.deciding import AtDecider, Instrument
 from skulk_core.cluster.engine import ClusterEngine
-from skulk_core.cluster.wire import read_sampling, sampling_frame
+from skulk_core.cluster.wire import AUTO, read_sampling, sampling_frame
 from skulk_core.decode.engine import LocalEngine
-from skulk_core.formats.receipt import Profile, PromptsRecord
+from skulk_core.formats.receipt import Profile
+from skulk_core.formats.receipt_facts import PromptsRecord
 from skulk_core.formats.statement import record_file
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.sampling.stochastic import make_sampler

@@ -12,14 +12,8 @@ from skulk_core.bench.steady import SteadyRing
 from skulk_core.bench.texts import certified, distinct_4grams, why_failed
 from skulk_core.bench.workload import REFERENCE, ArmSpec, Workload
 from skulk_core.decode.engine import Engine
-from skulk_core.formats.receipt import (
-    Arm,
-    Case,
-    CertificateRecord,
-    CostsRecord,
-    Profile,
-    SamplingRecord,
-)
+from skulk_core.formats.receipt import Arm, Case, CertificateRecord, CostsRecord, Profile
+from skulk_core.formats.receipt_facts import SamplingRecord
 from skulk_core.sampling.settings import SamplingSettings
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from skulk_core.decode.session import Session
 from skulk_core.errors import FileError, OptionError, PromptError
-from skulk_core.formats.receipt import PromptsRecord
+from skulk_core.formats.receipt_facts import PromptsRecord
 from skulk_core.runtime.resources import prompts_folder
 
 DEFAULT_SET, MIXED = "docs", "mixed"

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skulk_core.decode.depth import DepthPolicy
-from skulk_core.formats.receipt import AUTO, OURS, PromptsRecord
+from skulk_core.formats.receipt import AUTO, OURS
+from skulk_core.formats.receipt_facts import PromptsRecord
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Target
 from skulk_core.sampling.settings import MAX_SEED, SamplingSettings

@@ -8,7 +8,7 @@ from typing import Any
 from skulk_core.cluster.control import Control
 from skulk_core.cluster.frames import Frame
 from skulk_core.cluster.stage_loading import LoadedStage
-from skulk_core.cluster.wire import read_sampling
+from skulk_core.cluster.wire import AUTO, read_sampling
 from skulk_core.decode.depth import AutoDepth, DepthPolicy
 from skulk_core.decode.engine import LocalEngine
 from skulk_core.decode.exchange import Exchange
@@ -17,8 +17,6 @@ from skulk_core.decode.stats import Round
 from skulk_core.errors import MemoryFull
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True)

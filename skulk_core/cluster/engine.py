@@ -15,7 +15,7 @@ from skulk_core.cluster.journal import Journal
 from skulk_core.cluster.pace import Pace
 from skulk_core.cluster.recovery import Recovery
 from skulk_core.cluster.transport import start
-from skulk_core.cluster.wire import read_round, sampling_frame
+from skulk_core.cluster.wire import AUTO, depth_frame, read_round, sampling_frame
 from skulk_core.decode.certificate import Certificate, Divergence
 from skulk_core.decode.decoder import Progress
 from skulk_core.decode.depth import DepthPolicy
@@ -35,26 +35,11 @@ from skulk_core.errors import (
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
-AUTO = "auto"
 _TICK_S = 0.1
 # The longest that one pass over a part of a prompt may take before its ring is taken for broken: a large model on slow
 # hosts may need minutes, and a link that was cut where every process lives on would say nothing for ever.
 _PASS_S = 1800.0
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class AutoAtDecider:
-    """`auto`: the decider measures its rounds over the ring and chooses there."""
-
-    most: int
-
-    def next_depth(self) -> int:
-        """Nobody's business here."""
-        raise AssertionError("chosen at the decider")
-
-    def saw(self, round_: Round) -> None:
-        """Seen at the decider."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +149,7 @@ class ClusterEngine(Engine):
     ) -> int:
         self._text += 1
         request = {
-            "depth": AUTO if isinstance(depth, AutoAtDecider) else depth if isinstance(depth, int) else depth.most,
+            "depth": depth_frame(depth),
             "sampling": sampling_frame(sampling),
             "exactness": exactness.value,
         }

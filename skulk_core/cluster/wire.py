@@ -1,11 +1,35 @@
 """Settings and figures of a text as they travel between launcher and decider."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from skulk_core.decode.depth import DepthPolicy
 from skulk_core.decode.stats import Round
 from skulk_core.sampling.settings import AcceptRule, SamplingSettings
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class AutoAtDecider:
+    """`auto`: the decider measures its rounds over the ring and chooses there."""
+
+    most: int
+
+    def next_depth(self) -> int:
+        """Nobody's business here."""
+        raise AssertionError("chosen at the decider")
+
+    def saw(self, round_: Round) -> None:
+        """Seen at the decider."""
+
+
+def depth_frame(depth: int | DepthPolicy) -> int | str:
+    """As JSON: a number, or `AUTO`."""
+    if isinstance(depth, AutoAtDecider):
+        return AUTO
+    return depth if isinstance(depth, int) else depth.most
 
 
 def sampling_frame(settings: SamplingSettings) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from skulk_core.cluster.assignment import Assignment, Shard, read_assignment
 from skulk_core.cluster.backends import Backend
 from skulk_core.cluster.control import Control
 from skulk_core.cluster.frames import START_MARKER
-from skulk_core.decode.room import is_out_of_memory
 from skulk_core.errors import MemoryFull, RingError, SkulkError
 from skulk_core.runtime import blas
 from skulk_core.runtime.device import device_facts, load_mlx, versions
+from skulk_core.runtime.memory_limit import is_out_of_memory
 
 if TYPE_CHECKING:
     from skulk_core.cluster.deciding import Instrument

@@ -11,11 +11,12 @@ from skulk_core.cache.base import CacheList
 from skulk_core.decode.depth import DepthPolicy, FixedDepth
 from skulk_core.decode.exchange import Alone, Exchange
 from skulk_core.decode.follower import Follower
-from skulk_core.decode.room import Room, is_out_of_memory
+from skulk_core.decode.room import Room
 from skulk_core.decode.stats import Round, Stats
 from skulk_core.errors import MemoryFull
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Activations, Hidden, Target
+from skulk_core.runtime.memory_limit import is_out_of_memory
 from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
 
 # Rows of one prefill pass, as many as mlx-lm's: enough to fill a device, few enough to report progress.

@@ -24,11 +24,14 @@ class Room:
 
     def has_text(self, rows: int) -> bool:
         """Whether fresh caches of ``rows`` rows fit, and a pass at their end with them."""
-        return not self._limit.short_nbytes(self._passes.nbytes(0, 1) + self._passes.grown_nbytes(0, rows))
+        return not self._limit.short_nbytes(self._text_nbytes(rows))
 
     def check_text(self, rows: int) -> None:
         """Raise `MemoryFull` unless `has_text`."""
-        self._refuse(self._passes.nbytes(0, 1) + self._passes.grown_nbytes(0, rows))
+        self._refuse(self._text_nbytes(rows))
+
+    def _text_nbytes(self, rows: int) -> int:
+        return self._passes.nbytes(0, 1) + self._passes.grown_nbytes(0, rows)
 
     def part_rows(self, rows: int, num_rows: int, most: int) -> int:
         """How many of ``num_rows`` rows of a prompt, after ``rows``, may be fed at once: ``most``, or as few as fit.
@@ -50,8 +53,3 @@ class Room:
         short = self._limit.short_nbytes(needed_nbytes)
         if short:
             raise MemoryFull(needed_nbytes, max(0, needed_nbytes - short))
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether MLX could not allocate."""
-    return "[malloc" in str(error) or "::malloc]" in str(error) or "Insufficient Memory" in str(error)

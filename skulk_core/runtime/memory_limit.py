@@ -60,6 +60,11 @@ class MemoryLimit:
         return max(0, needed_nbytes - host_memory()[1])
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether MLX could not allocate."""
+    return any(words in str(error) for words in ("[malloc", "::malloc]", "Insufficient Memory"))
+
+
 def limit_memory(nbytes: int | None = None) -> MemoryLimit:
     """Hold MLX to ``nbytes``, or to what the environment says if that is less.
 

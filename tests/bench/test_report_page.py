@@ -14,7 +14,8 @@ from receipts import arm, case, receipt
 
 from skulk_core.bench.report import html_report, markdown_report
 from skulk_core.bench.tables import notes
-from skulk_core.formats.receipt import ModelRecord, Receipt, SamplingRecord
+from skulk_core.formats.receipt import Receipt
+from skulk_core.formats.receipt_facts import ModelRecord, SamplingRecord
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & {{ 7 * 7 }} | `x` [a](javascript:b)\n# h"

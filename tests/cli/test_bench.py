@@ -31,7 +31,8 @@ from skulk_core.bench.suite import SuiteCase
 from skulk_core.bench.tables import costs_table, speed_table, work_table
 from skulk_core.errors import RingChanged
 from skulk_core.formats.cards import Card, read_cards
-from skulk_core.formats.receipt import Receipt, StageRecord
+from skulk_core.formats.receipt import Receipt
+from skulk_core.formats.receipt_facts import StageRecord
 from skulk_core.formats.receipt_reading import read_receipt
 from skulk_core.runtime.resources import demo_sidecar
 from skulk_core.sampling.settings import AcceptRule, SamplingSettings

@@ -19,9 +19,10 @@ from gemma4_tiny import save_target, torch_target
 
 from skulk_core.cache.borrowed import BorrowedCache
 from skulk_core.cluster.assignment import Drafting
-from skulk_core.cluster.engine import AutoAtDecider, ClusterEngine
+from skulk_core.cluster.engine import ClusterEngine
 from skulk_core.cluster.peers import Host
 from skulk_core.cluster.transport import StartedProcess, start
+from skulk_core.cluster.wire import AutoAtDecider
 from skulk_core.heads.base import DraftHead
 from skulk_core.heads.ngram import NgramHead
 from skulk_core.models.base import Target

@@ -7,8 +7,9 @@ import pytest
 from cluster_rings import answer, one_host, ring
 from demo import demo, demo_head, prompts
 
-from skulk_core.cluster.engine import AutoAtDecider, ClusterEngine
+from skulk_core.cluster.engine import ClusterEngine
 from skulk_core.cluster.header import HEADER_SIZE
+from skulk_core.cluster.wire import AutoAtDecider
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 

@@ -14,10 +14,11 @@ from demo import demo, demo_head, prompts
 from skulk_core.bench.instruments import RingInstruments
 from skulk_core.bench.workload import ArmSpec, Workload
 from skulk_core.cluster.delay_line import DelayLine, LinkShape
-from skulk_core.cluster.engine import AutoAtDecider, ClusterEngine
+from skulk_core.cluster.engine import ClusterEngine
 from skulk_core.cluster.slow_links import SlowLinks
+from skulk_core.cluster.wire import AutoAtDecider
 from skulk_core.errors import RingError
-from skulk_core.formats.receipt import PromptsRecord
+from skulk_core.formats.receipt_facts import PromptsRecord
 from skulk_core.sampling.settings import SamplingSettings
 
 NUM_TOKENS = 40

@@ -17,9 +17,10 @@ from cluster_tiny import save_tiny
 from demo import demo, demo_head, prompts
 from tiny_models import case
 
-from skulk_core.cluster.engine import AutoAtDecider, ClusterEngine
+from skulk_core.cluster.engine import ClusterEngine
 from skulk_core.cluster.header import HEADER_SIZE
 from skulk_core.cluster.joining import Reserved
+from skulk_core.cluster.wire import AutoAtDecider
 from skulk_core.sampling.settings import SamplingSettings
 from skulk_core.types import Exactness
 
