@@ -51,8 +51,7 @@ ExactnessLevel = Annotated[
         parser=one_of(ExactnessName),
         metavar="LEVEL",
         help="At temperature 0. argmax: every token is the likeliest of the pass that verified it. strict: where two "
-        "are nearly alike, a pass of its own decides: fewer differences "
-        "from plain decoding for more passes, in bfloat16 many more.",
+        "are nearly alike, a pass of its own decides, which costs passes: in bfloat16 many.",
     ),
 ]
 Certify = Annotated[
