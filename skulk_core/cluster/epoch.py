@@ -32,7 +32,7 @@ _WITNESS_S = 1.0
 _SAME_VERSIONS = ("skulk-mtp", "mlx", "mlx-lm")
 
 # What quick ranks say before slow ones have said hello.
-_EARLY = ("reserved", "reached", "loaded")
+_EARLY = ("reserved", "reached", "found", "loaded")
 
 Starter = Callable[[Host, Sequence[str], Mapping[str, str]], WorkerProcess]
 Check = Callable[[], None]
@@ -106,8 +106,8 @@ class Epoch:
         kept = self._from_all("reserved", on_loading)
         if len(self.members) > 1 and self.members[0].assignment.backend == Backend.RING:
             self._try_links([frame["tried_port"] for frame in kept], on_loading)
+        self._compare_found(self._from_all("found", on_loading))
         self.loaded = self._from_all("loaded", on_loading)
-        self._compare_loaded()
         if len(self.members) > 1:
             self._form_ring([frame["port"] for frame in kept])
         self._lease_s = self._working_lease_s
@@ -281,10 +281,10 @@ class Epoch:
                 self._unread.append(frame)
         return [found[rank] for rank in range(len(found))]
 
-    def _compare_loaded(self) -> None:
-        """Refuse ranks that have not loaded the same model, naming the first that differs from the decider."""
-        ours = self.loaded[self.decider]
-        for rank, theirs in enumerate(self.loaded):
+    def _compare_found(self, found: Sequence[Frame]) -> None:
+        """Refuse ranks that are about to load another model, naming the first that differs from the decider."""
+        ours = found[self.decider]
+        for rank, theirs in enumerate(found):
             self._same(rank, "the digest of the configuration", theirs, ours, "config")
             for name in sorted(set(theirs["files"]) & set(ours["files"])):
                 self._same(rank, f"the digest of {name}", theirs["files"], ours["files"], name)

@@ -1,5 +1,6 @@
 """Loads what one rank needs: its layers, and on the decider the draft head."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,21 @@ from skulk_core.cluster.identity import Identity, file_digest, identity_of
 from skulk_core.errors import ConventionsUnknown, NoDraftHead, ShareError, SkulkError
 from skulk_core.heads.base import DraftHead
 from skulk_core.heads.finding import HeadFound, NoHead, find_head
-from skulk_core.heads.loading import LoadedHead, fitting_layout, load_head, released_conventions, stated
+from skulk_core.heads.loading import (
+    LoadedHead,
+    fitting_layout,
+    load_head,
+    released_conventions,
+    require_fit,
+    stated,
+)
 from skulk_core.heads.ngram import NgramHead
 from skulk_core.heads.wiring import measured_before, settle
 from skulk_core.hub.progress import OnProgress
 from skulk_core.hub.refs import parse_sidecar, parse_trunk
 from skulk_core.hub.sources import ModelSource
 from skulk_core.memory.passes import PassBytes
-from skulk_core.models.loading import LoadedModel, held_weights, load, outline
+from skulk_core.models.loading import LoadedModel, held_weights, outline, read_weights
 from skulk_core.models.shape import passes_of
 from skulk_core.models.stage_source import locate_stage
 
@@ -52,28 +60,36 @@ class LoadedStage:
     """
 
     model: LoadedModel
-    identity: Identity
     drafter: DraftHead | None
     facts: DrafterFacts
     passes: PassBytes
     head: LoadedHead | None = None
 
 
-def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) -> LoadedStage:
-    """Find and load what ``assignment`` names; other layers' weights are never read. Raises `SkulkError`."""
+def load_stage(
+    assignment: Assignment,
+    on_progress: OnProgress | None = None,
+    on_found: Callable[[Identity], None] = lambda identity: None,
+) -> LoadedStage:
+    """Find and load what ``assignment`` names; other layers' weights are never read. Raises `SkulkError`.
+
+    ``on_found`` is told what it is before any weight is read; by then a head that is missing or does not fit was told.
+    """
     stage = locate_stage(parse_trunk(assignment.model), assignment.layers, on_progress)
     source = stage.source
-    is_share = assignment.shard is Shard.TENSOR and assignment.size > 1
-    read = outline if is_share else load
-    model = read(source.path, assignment.dtype, assignment.layers, stage.absent)
+    model = outline(source.path, assignment.dtype, assignment.layers, stage.absent)
     identity = identity_of(model.config, _weight_files(source, model))
-    drafter: DraftHead | None = None
-    facts, head = DrafterFacts(), None
+    sought: HeadFound | NgramHead | DrafterFacts = DrafterFacts()
     if assignment.decides:
-        # before the layers are cut: its own is made after theirs
-        found, facts = _drafter(assignment.drafting, source, model, assignment.size, on_progress)
-        head = found if isinstance(found, LoadedHead) else None
-        drafter = found.head if isinstance(found, LoadedHead) else found
+        sought = _sought(assignment.drafting, source, model, assignment.size, on_progress)
+    on_found(identity)
+    is_share = assignment.shard is Shard.TENSOR and assignment.size > 1
+    if not is_share:
+        read_weights(model)
+    # before the layers are cut: its own is made after theirs
+    made, facts = _drafter(assignment.drafting, sought, model, assignment.size)
+    head = made if isinstance(made, LoadedHead) else None
+    drafter = made.head if isinstance(made, LoadedHead) else made
     passes = passes_of(
         model.target,
         writes_scores=mx.default_device() == mx.cpu,
@@ -83,7 +99,7 @@ def load_stage(assignment: Assignment, on_progress: OnProgress | None = None) ->
     )
     if is_share:
         _take_share(model, assignment)
-    return LoadedStage(model, identity, drafter, facts, passes, head)
+    return LoadedStage(model, drafter, facts, passes, head)
 
 
 def _take_share(model: LoadedModel, assignment: Assignment) -> None:
@@ -103,33 +119,52 @@ def _weight_files(source: ModelSource, model: LoadedModel) -> list[Path]:
     return [source.gguf] if source.gguf else sorted({tensor.file for tensor in model.headers.model})
 
 
-def _drafter(
+def _sought(
     asked: Drafting, source: ModelSource, model: LoadedModel, num_hosts: int, on_progress: OnProgress | None
-) -> tuple[LoadedHead | NgramHead | None, DrafterFacts]:
+) -> HeadFound | NgramHead | DrafterFacts:
+    """What is to draft, of which no weight was read, or why nothing is."""
     if asked.how == "none":
-        return None, DrafterFacts(plain_because="plain decoding was asked for")
+        return DrafterFacts(plain_because="plain decoding was asked for")
     if asked.how == "ngram":
-        return NgramHead(), DrafterFacts(NGRAM_NAME)
+        return NgramHead()
     try:
-        return _head(asked, source, model, num_hosts, on_progress)
+        sidecar = None if asked.sidecar is None else parse_sidecar(asked.sidecar)
+        found = find_head(source, model.headers, sidecar, Catalog.known(), on_progress, num_hosts)
+        if isinstance(found, NoHead):
+            if asked.needed and not asked.allow_plain:
+                raise NoDraftHead(str(source), found.looked_in)
+            return DrafterFacts(plain_because=f"no draft head in {' or '.join(found.looked_in)}")
+        if not asked.needed and found.default_depth == 0:
+            return DrafterFacts(plain_because="the catalog says that this model decodes faster without")
+        require_fit(model, found.files)
     except SkulkError as error:
         if not asked.allow_plain:
             raise
-        return None, DrafterFacts(plain_because=f"the draft head cannot be used: {error}")
+        return _unusable(error)
+    return found
 
 
-def _head(
-    asked: Drafting, source: ModelSource, model: LoadedModel, num_hosts: int, on_progress: OnProgress | None
-) -> tuple[LoadedHead | None, DrafterFacts]:
-    catalog = Catalog.known()
-    sidecar = None if asked.sidecar is None else parse_sidecar(asked.sidecar)
-    found: HeadFound | NoHead = find_head(source, model.headers, sidecar, catalog, on_progress, num_hosts)
-    if isinstance(found, NoHead):
-        if asked.needed and not asked.allow_plain:
-            raise NoDraftHead(str(source), found.looked_in)
-        return None, DrafterFacts(plain_because=f"no draft head in {' or '.join(found.looked_in)}")
-    if not asked.needed and found.default_depth == 0:
-        return None, DrafterFacts(plain_because="the catalog says that this model decodes faster without")
+def _unusable(error: SkulkError) -> DrafterFacts:
+    return DrafterFacts(plain_because=f"the draft head cannot be used: {error}")
+
+
+def _drafter(
+    asked: Drafting, sought: HeadFound | NgramHead | DrafterFacts, model: LoadedModel, num_hosts: int
+) -> tuple[LoadedHead | NgramHead | None, DrafterFacts]:
+    match sought:
+        case DrafterFacts():
+            return None, sought
+        case NgramHead():
+            return sought, DrafterFacts(NGRAM_NAME)
+    try:
+        return _head(asked, sought, model, num_hosts)
+    except SkulkError as error:
+        if not asked.allow_plain:
+            raise
+        return None, _unusable(error)
+
+
+def _head(asked: Drafting, found: HeadFound, model: LoadedModel, num_hosts: int) -> tuple[LoadedHead, DrafterFacts]:
     # a trunk in shares is not whole here either
     is_whole = num_hosts == 1
     conventions, known_from = _conventions(asked.overrides, model, found, is_whole=is_whole)
@@ -151,7 +186,7 @@ def _head(
         conventions_from=head.conventions_from,
         digest=digest,
         because=found.because,
-        is_listed=found.entry is not None and sidecar is None,
+        is_listed=found.entry is not None and asked.sidecar is None,
     )
 
 

@@ -79,7 +79,11 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     reserved = Reserved(assignment.address)
     control.at_once("reach", lambda frame: _reach(control, frame["address"]))
     control.say("reserved", port=reserved.port, tried_port=reserved.tried_port)
-    loaded = load_stage(assignment, lambda what, done, total: control.say("loading", what=what, done=done, total=total))
+    loaded = load_stage(
+        assignment,
+        lambda what, done, total: control.say("loading", what=what, done=done, total=total),
+        lambda identity: control.say("found", config=identity.config, files=dict(identity.files)),
+    )
     wanted = blas.threads_for(loaded.model.target.hidden_size)
     blas.set_threads(min(wanted, assignment.threads) if assignment.threads else wanted)
     room = Room(loaded.passes, limit)
@@ -87,8 +91,6 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
     control.say(
         "loaded",
         nbytes=loaded.model.nbytes,
-        config=loaded.identity.config,
-        files=dict(loaded.identity.files),
         drafter=vars(loaded.facts),
         device={"backend": facts.backend.value, "name": facts.name, "available_nbytes": facts.available_nbytes},
     )

@@ -22,7 +22,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("what", ["config.json", "model.safetensors"])
-def test_a_host_with_another_revision_is_refused(what: str, model: Path, tmp_path: Path) -> None:
+def test_a_host_with_another_revision_is_refused(
+    what: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its layers would compute another model's hidden states, and the text would be nobody's."""
     other = tmp_path / "other"
     shutil.copytree(model, other)
@@ -34,7 +36,11 @@ def test_a_host_with_another_revision_is_refused(what: str, model: Path, tmp_pat
         assert isinstance(tensors, dict)
         tensors["model.layers.3.mlp.down_proj.weight"] *= 2
         mx.save_safetensors(str(other / what), tensors, {"format": "mlx"})
-    notes = Notes()
+    notes, epochs = Notes(), list[epoch.Epoch]()
+    compare = epoch.Epoch._compare_found
+    monkeypatch.setattr(
+        epoch.Epoch, "_compare_found", lambda self, found: (epochs.append(self), compare(self, found))[1]
+    )
     refused = ring(model, (0, 2, 4), WITH_LOOKUP, notes=notes, elsewhere={0: other})
     with pytest.raises(HostMismatch) as caught, refused:
         pass
@@ -43,8 +49,9 @@ def test_a_host_with_another_revision_is_refused(what: str, model: Path, tmp_pat
     assert error.what == f"the digest of {'the configuration' if what == 'config.json' else what}"
     assert error.theirs != error.ours
     assert all(said in str(error) for said in (error.theirs, error.ours, "on local#2"))
-    # and nobody was started again for it
+    # nobody was started again for it, and nobody's weights were waited for
     assert notes.lines == []
+    assert epochs[-1].loaded == []
 
 
 def test_a_port_that_another_program_took_is_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
