@@ -27,8 +27,8 @@ def test_while_answering(skulk: Program) -> None:
     process = skulk.start("run", "demo", "Return the", *LONG_ANSWER)
     assert process.stdout is not None
     assert process.stderr is not None
-    first = process.stdout.read(1)
-    # what was read came long before the end
+    # of several rounds, or there is no speed to tell, and long before the end
+    first = process.stdout.read(100)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     figures = process.stderr.readline()
@@ -36,7 +36,7 @@ def test_while_answering(skulk: Program) -> None:
     process.send_signal(signal.SIGINT)
     finished = ending(process, first, figures)
     assert finished.code == INTERRUPTED
-    assert len(finished.stdout) > 1
+    assert len(finished.stdout) > 100
     assert finished.stdout.endswith("\n")
     assert "tok/s" in finished.stderr
     assert len(finished.stderr.splitlines()) == 1
