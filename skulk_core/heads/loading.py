@@ -18,6 +18,7 @@ from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.registry import HeadLayout, head_layout
 from skulk_core.heads.weights import add_norm_offset, check, prepare_quantized
 from skulk_core.hub.headers import CheckpointHeaders
+from skulk_core.models.dense_layout import lay_out
 from skulk_core.models.loading import DTYPES, LoadedModel
 from skulk_core.types import CONVENTION_NAMES, Conventions
 
@@ -77,6 +78,7 @@ def head_module(
     _convert(module, model, layout, precision)
     module.eval()
     mx.eval(module.parameters())
+    lay_out([module])
     return module
 
 

@@ -45,10 +45,10 @@ class GatedDeltaLayer:
     """Runs one layer of mlx-lm (Qwen3-Next or Qwen3.5) whose mixer is a gated delta net.
 
     Its weights are mlx-lm's; rule and cache are this project's. Follows `GatedDeltaNet.__call__` without padding masks
-    (one sequence needs none). ``project(module, x)`` is the family's way of making `Projections`.
+    (one sequence needs none). ``project(x)`` is the family's way of making `Projections`.
     """
 
-    def __init__(self, layer: Any, project: Callable[[Any, mx.array], Projections]) -> None:
+    def __init__(self, layer: Any, project: Callable[[mx.array], Projections]) -> None:
         self._module, self._project = layer.linear_attn, project
         module = self._module
         self._hk, self._hv = module.num_k_heads, module.num_v_heads
@@ -103,7 +103,7 @@ class GatedDeltaLayer:
         return self._finished(h, outputs.squeeze(0), z)
 
     def _projected(self, h: mx.array) -> Projections:
-        return self._project(self._module, self._input_norm(h))
+        return self._project(self._input_norm(h))
 
     def _finished(self, h: mx.array, outputs: mx.array, z: mx.array) -> mx.array:
         """Gate, project and add ``outputs`` ``[T, Hv, Dv]``, then the MLP."""

@@ -1,6 +1,7 @@
 """What Qwen3-Next and Qwen3.5 share: gated delta nets among full-attention layers."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -89,8 +90,8 @@ class HybridTarget(Target):
         self._runners: dict[int, tuple[Any, GatedDeltaLayer | GatedAttention]] = {}
 
     @abc.abstractmethod
-    def project(self, module: Any, x: mx.array) -> Projections:
-        """Input projections of a GDN ``module`` over ``[T, H]``."""
+    def projection(self, module: Any) -> Callable[[mx.array], Projections]:
+        """Input projections of a GDN ``module`` as a function of rows ``[T, H]``."""
 
     @property
     def released_conventions(self) -> Conventions:
@@ -122,9 +123,13 @@ class HybridTarget(Target):
     def _runner(self, layer: Any) -> GatedDeltaLayer | GatedAttention:
         if id(layer) not in self._runners:
             # not before the first pass: by then the weights have their final dtype
-            runner = GatedDeltaLayer(layer, self.project) if layer.is_linear else GatedAttention(layer)
-            self._runners[id(layer)] = layer, runner
+            self._runners[id(layer)] = layer, self._make_runner(layer)
         return self._runners[id(layer)][1]
+
+    def _make_runner(self, layer: Any) -> GatedDeltaLayer | GatedAttention:
+        if layer.is_linear:
+            return GatedDeltaLayer(layer, self.projection(layer.linear_attn))
+        return GatedAttention(layer)
 
     @property
     def divided(self) -> tuple[Part, ...]:

@@ -1,5 +1,6 @@
 """Qwen3.5, 3.6 and 3.8 (dense and MoE, and the text part of multimodal checkpoints): mlx-lm's `qwen3_5`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import mlx.core as mx
 
 from skulk_core.models.gdn_layer import Projections
 from skulk_core.models.hybrid import HybridTarget
+from skulk_core.models.light import linear
 
 
 class Qwen35Target(HybridTarget):
@@ -25,5 +27,7 @@ class Qwen35Target(HybridTarget):
         finally:
             text.args = args
 
-    def project(self, module: Any, x: mx.array) -> Projections:
-        return module.in_proj_qkv(x), module.in_proj_z(x), module.in_proj_b(x), module.in_proj_a(x)
+    def projection(self, module: Any) -> Callable[[mx.array], Projections]:
+        qkv, z = linear(module.in_proj_qkv), linear(module.in_proj_z)
+        b, a = linear(module.in_proj_b), linear(module.in_proj_a)
+        return lambda x: (qkv(x), z(x), b(x), a(x))

@@ -28,8 +28,10 @@ def test_while_answering(skulk: Program) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     # of several rounds, or there is no speed to tell, and long before the end
-    first = process.stdout.read(100)
-    assert process.poll() is None
+    first = b""
+    while len(first) < 100:
+        first += process.stdout.read(100)
+        assert process.poll() is None
     process.send_signal(signal.SIGINT)
     figures = process.stderr.readline()
     # ended by now, but for Python's own ending
