@@ -32,11 +32,6 @@ class LayerCache(abc.ABC):
             cache.rows += num_rows
             cache.pending = 0
 
-    @classmethod
-    def expect_all(cls, caches: Sequence[Self], num_accepted: mx.array) -> None:
-        """`CacheList.expect` for caches of this kind. For most a commit is no work."""
-        return
-
     @property
     def mask_key(self) -> object:
         """Caches with equal keys use one mask in a pass."""
@@ -110,14 +105,6 @@ class CacheList(Sequence[LayerCache]):
         assert 0 <= num_rows <= self.pending, f"commit {num_rows} of {self.pending} pending rows"
         for kind, layers in self._by_kind.items():
             kind.commit_all(layers, num_rows)
-
-    def expect(self, num_accepted: mx.array) -> None:
-        """Begin with the commit of ``num_accepted`` ``[]`` + 1 pending rows, a number that is still being worked out.
-
-        So a device has something to do while the verdict travels to the host. A commit of any other number may follow.
-        """
-        for kind, layers in self._by_kind.items():
-            kind.expect_all(layers, num_accepted)
 
     def arrays(self) -> list[mx.array]:
         """The arrays of all layers."""

@@ -7,7 +7,6 @@ no weights, no recurrence, no replay.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol, Self
 
 import mlx.core as mx
@@ -75,23 +74,6 @@ class OuterProductWrites:
             writes = writes * mx.exp(last - log_decay)[..., None]
         return mx.exp(last)[..., None] * self.state + writes.swapaxes(-1, -2) @ self.keys[..., :num_rows, :]
 
-    def state_of_expected(self, num_accepted: mx.array) -> mx.array:
-        """State after the first ``num_accepted`` ``[]`` + 1 rows, a number that is not known yet."""
-        last = mx.take(self.log_decay, num_accepted, axis=-1)[..., None]
-        # rows beyond fade to nothing
-        kept = mx.take(_kept_rows(self.log_decay.shape[-1]), num_accepted, axis=0)
-        writes = self.writes * mx.exp(last - self.log_decay + kept)[..., None]
-        return mx.exp(last)[..., None] * self.state + writes.swapaxes(-1, -2) @ self.keys
-
-
-@lru_cache(maxsize=16)
-def _kept_rows(num_rows: int) -> mx.array:
-    """Row ``n``: 0 for the first ``n + 1`` rows of a pass, -inf for those after them, ``[T, T]``."""
-    rows = mx.arange(num_rows)
-    kept = mx.where(rows[None, :] <= rows[:, None], mx.array(0.0), mx.array(-mx.inf))
-    mx.eval(kept)
-    return kept
-
 
 @dataclass(frozen=True)
 class KernelPass:
@@ -119,15 +101,6 @@ class _Joint:
     parts: tuple[mx.array, ...]
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """The commit of ``num_accepted + 1`` rows that several layers may be asked for: their states and windows."""
-
-    num_accepted: mx.array
-    joint: _Joint
-    windows: tuple[mx.array, ...]
-
-
 class RecurrentCache(LayerCache):
     """State and convolution window of one recurrent layer. Both are None until the first commit: zeros."""
 
@@ -139,7 +112,6 @@ class RecurrentCache(LayerCache):
         self._record: PassRecord | None = None
         # shared by the layers whose states were last worked out together
         self._joint: _Joint | None = None
-        self._expected: _Expected | None = None
 
     def feed(self, conv_input: mx.array, record: PassRecord) -> None:
         """Take a pass: ``conv_input`` ``[K - 1 + w, C]`` (the old window, then the pass's rows) and its record."""
@@ -161,23 +133,10 @@ class RecurrentCache(LayerCache):
             _set_all(alike, num_rows)
         for cache in caches:
             # the record holds the whole pass; let it go
-            cache._conv_input = cache._record = cache._expected = None
-
-    @classmethod
-    def expect_all(cls, caches: Sequence[Self], num_accepted: mx.array) -> None:
-        for alike in _by_shape(caches):
-            # a kernel's pass gives its last state, and the writes only for a price
-            if all(isinstance(cache._record, OuterProductWrites) for cache in alike):
-                _expect(alike, num_accepted)
+            cache._conv_input = cache._record = None
 
     def _keep(self, num_rows: int) -> None:
         self._keep_all([self], num_rows)
-
-    @property
-    def window_rows(self) -> int:
-        """Rows that the convolution looks back: ``K - 1``."""
-        assert self.conv_window is not None
-        return int(self.conv_window.shape[0])
 
     def _window_after(self, num_rows: int) -> mx.array:
         assert self._conv_input is not None
@@ -204,10 +163,6 @@ def _by_shape(caches: Sequence[RecurrentCache]) -> list[list[RecurrentCache]]:
 
 def _set_all(caches: Sequence[RecurrentCache], num_rows: int) -> None:
     """States and windows after ``num_rows`` rows: in one go where the states must be worked out."""
-    expected = caches[0]._expected
-    if expected is not None and expected.num_accepted.item() == num_rows - 1:
-        _take(caches, expected.joint, expected.windows)
-        return
     known = [cache._record.known_state_after(num_rows) for cache in caches if cache._record is not None]
     windows = [cache._window_after(num_rows) for cache in caches]
     if len(caches) == 1 or all(state is not None for state in known):
@@ -218,32 +173,12 @@ def _set_all(caches: Sequence[RecurrentCache], num_rows: int) -> None:
             cache.conv_window, cache._joint = mx.contiguous(window), None
             cache.state = cache._record.state_after(num_rows)
         return
-    whole = _joined_writes(caches).state_after(num_rows)
-    joint = _Joint(whole, tuple(mx.split(whole, len(caches))))
-    _take(caches, joint, tuple(mx.split(mx.concatenate(windows), len(windows))))
-
-
-def _take(caches: Sequence[RecurrentCache], joint: _Joint, windows: Sequence[mx.array]) -> None:
-    for cache, part, window in zip(caches, joint.parts, windows, strict=True):
+    joint = _joint_after(caches, num_rows)
+    for cache, part, window in zip(caches, joint.parts, mx.split(mx.concatenate(windows), len(windows)), strict=True):
         cache.state, cache.conv_window, cache._joint = part, window, joint
 
 
-def _expect(caches: Sequence[RecurrentCache], num_accepted: mx.array) -> None:
-    """Work out what the caches will be after ``num_accepted + 1`` rows."""
-    inputs = [cache._conv_input for cache in caches if cache._conv_input is not None]
-    kept, rows, channels = caches[0].window_rows, *inputs[0].shape
-    joined = mx.concatenate(inputs).reshape(len(inputs), rows, channels)
-    window = mx.slice(joined, num_accepted[None] + 1, (1,), (len(inputs), kept, channels))
-    windows = mx.split(window.reshape(-1, channels), len(inputs))
-    whole = _joined_writes(caches).state_of_expected(num_accepted)
-    expected = _Expected(num_accepted, _Joint(whole, tuple(mx.split(whole, len(caches)))), tuple(windows))
-    if mx.default_device() == mx.cpu:
-        mx.async_eval(*expected.joint.parts, *expected.windows)
-    for cache in caches:
-        cache._expected = expected
-
-
-def _joined_writes(caches: Sequence[RecurrentCache]) -> OuterProductWrites:
+def _joint_after(caches: Sequence[RecurrentCache], num_rows: int) -> _Joint:
     writes = [cache._record.all_writes() for cache in caches if cache._record is not None]
     before = caches[0]._joint
     still_there = (
@@ -251,4 +186,6 @@ def _joined_writes(caches: Sequence[RecurrentCache]) -> OuterProductWrites:
         and len(before.parts) == len(writes)
         and all(record.state is part for record, part in zip(writes, before.parts, strict=True))
     )
-    return OuterProductWrites.concatenate(writes, before.whole if before is not None and still_there else None)
+    joined = OuterProductWrites.concatenate(writes, before.whole if before is not None and still_there else None)
+    whole = joined.state_after(num_rows)
+    return _Joint(whole, tuple(mx.split(whole, len(writes))))

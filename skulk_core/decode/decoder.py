@@ -275,8 +275,6 @@ class Decoder:
         if draft.depth and self._head is not None:
             # every row, before the verdict is known: the device need not wait for us to hear of it
             self._head.observe(hidden, acceptance.tokens)
-            self._head.expect(acceptance.num_accepted)
-            self._caches.expect(acceptance.num_accepted)
         return _Flight(draft.depth, hidden, acceptance)
 
     def _verdict(self, flight: _Flight) -> tuple[int, list[int]]:

@@ -45,10 +45,6 @@ class Follower:
         """Pairs of a verify pass; a `commit` follows."""
         self._head.observe(hidden, next_tokens)
 
-    def expect(self, num_accepted: mx.array) -> None:
-        """So many of the pairs observed, and one more, will probably be kept."""
-        self._head.expect(num_accepted)
-
     def commit(self, num_rows: int) -> None:
         """Keep the first pairs of those observed."""
         self._head.commit(num_rows)

@@ -30,14 +30,6 @@ class DraftHead(abc.ABC):
         So a device reads them while the verdict is on its way.
         """
 
-    def expect(self, num_accepted: mx.array) -> None:
-        """Of the pairs observed ``num_accepted`` ``[]`` + 1 will probably be kept, a number that is not known yet.
-
-        A head may begin with the next draft, so that a device has work while the verdict travels to the host. A commit
-        of any other number may follow.
-        """
-        return
-
     @abc.abstractmethod
     def commit(self, num_rows: int) -> None:
         """Keep the first ``num_rows`` of the pairs observed; the others never were."""

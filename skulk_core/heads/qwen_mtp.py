@@ -7,7 +7,6 @@ as in transformers' and vLLM's Qwen3-Next code). ``layer`` is one full-attention
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -41,23 +40,6 @@ class QwenMtpModule(nn.Module):
         self.norm = nn.RMSNorm(hidden_size, eps=norm_eps)
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """The beginning of a draft: an output of the layer ``[1, H]`` normed, and its logits ``[1, V]``."""
-
-    normed: mx.array
-    logits: mx.array
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """A commit of ``num_accepted + 1`` pairs that may come: the last output it keeps, and the draft from it."""
-
-    num_accepted: mx.array
-    last: mx.array
-    begun: _Begun
-
-
 class QwenMtpHead(WiredHead):
     """Drafts by chaining one layer with its own K/V of every committed pair."""
 
@@ -73,11 +55,8 @@ class QwenMtpHead(WiredHead):
         assert isinstance(self._cache, AttentionCache), "a head's layer is full attention"
         self._last: mx.array | None = None  # pre-norm output [1, H] for the last committed pair
         self._observed: mx.array | None = None  # those [w, H] for the pairs that wait for their commit
-        self._expected: _Expected | None = None
-        self._begun: _Begun | None = None  # for `_last`
 
     def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
-        self._begun = None
         layer, tapped, parts = self._module.layers[0], self._tapped(hidden), parts_of(next_tokens.shape[0])
 
         def read(part: int, _: int) -> None:
@@ -93,40 +72,26 @@ class QwenMtpHead(WiredHead):
         self._observed = self._forward(self._tapped(hidden), next_tokens)
         hand_over(self._observed)
 
-    def expect(self, num_accepted: mx.array) -> None:
-        assert self._observed is not None, "nothing observed"
-        last = mx.take(self._observed, num_accepted[None], axis=0)
-        self._expected = _Expected(num_accepted, last, self._begin(last))
-        hand_over(self._expected.begun.logits)
-
     def commit(self, num_rows: int) -> None:
         assert self._observed is not None, "nothing observed"
-        expected, self._expected = self._expected, None
-        if num_rows and expected is not None and expected.num_accepted.item() == num_rows - 1:
-            self._last, self._begun = expected.last, expected.begun
-        elif num_rows:
-            self._last, self._begun = self._observed[num_rows - 1 : num_rows], None
+        if num_rows:
+            self._last = self._observed[num_rows - 1 : num_rows]
         self._cache.commit(num_rows)
         self._observed = None
-
-    def _begin(self, out: mx.array) -> "_Begun":
-        normed = self._norm(out)
-        return _Begun(normed, self._target.logits(normed.astype(self._target.dtype)))
 
     def draft(self, depth: int, sampler: Sampler, place: Place) -> Draft:
         assert self._last is not None, "nothing read yet"
         tokens: list[mx.array] = []
         probs, out = [], self._last
-        begun = self._begun or self._begin(out)
         for step in range(depth):
-            token, distribution = sampler.draft(begun.logits, place, tokens)
+            normed = self._norm(out)
+            token, distribution = sampler.draft(self._target.logits(normed.astype(self._target.dtype)), place, tokens)
             hand_over(token)
             tokens.append(token)
             probs.append(distribution)
             if step + 1 < depth:
                 post_norm = self._conventions.chain_tap is ChainTap.POST_NORM
-                out = self._forward(begun.normed if post_norm else out, token)
-                begun = self._begin(out)
+                out = self._forward(normed if post_norm else out, token)
         self._cache.commit(0)
         known = [p for p in probs if p is not None]
         return Draft(mx.concatenate(tokens), mx.concatenate(known) if known else None)
