@@ -113,6 +113,7 @@ def _take_share(model: LoadedModel, assignment: Assignment) -> None:
         # one by one: a whole layer is read before a share of it is kept
         mx.eval(layer.parameters())
     mx.eval(held_weights(target))
+    target.lay_out()
 
 
 def _weight_files(source: ModelSource, model: LoadedModel) -> list[Path]:

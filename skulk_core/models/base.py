@@ -11,6 +11,7 @@ import mlx.nn as nn
 from skulk_core.cache.base import CacheList, LayerCache
 from skulk_core.errors import ShareError
 from skulk_core.memory.division import Part
+from skulk_core.models.dense_layout import laid_out, lay_out
 from skulk_core.models.light import hand_over
 from skulk_core.models.parallel import compute_in_order, parts_of, wave
 from skulk_core.models.sharing import Adder, cut, sum_here
@@ -205,6 +206,18 @@ class Target(abc.ABC):
             self.sum_layer(layer)
         if not decides:
             self.text_model.pop("lm_head", None)
+
+    def lay_out(self) -> None:
+        """Store the weights of this host's layers and of its LM head as the device multiplies them fastest.
+
+        They must have been read, and are not cut into shares afterwards.
+        """
+        lay_out(self.layers)
+        text = self.text_model
+        if self.lm_head is not None:
+            text.lm_head = laid_out(text.lm_head)
+        elif self.layer_range.end == self.num_layers:
+            text.model.embed_tokens = laid_out(text.model.embed_tokens)
 
     @property
     def model_type(self) -> str:

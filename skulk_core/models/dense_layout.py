@@ -1,39 +1,148 @@
-"""Dense weights in the order in which a CPU's BLAS multiplies few rows by them fastest.
+"""Dense float32 weights in the order in which a CPU's BLAS multiplies a few rows by them fastest.
 
-Checkpoints hold a matrix as ``[out, in]``, and ``x @ W.T`` of 2 to 6 rows runs a BLAS's dot-product kernels. Stored as
-``[in, out]`` the same product takes three quarters of the time (BLIS and OpenBLAS on a 2-core AMD EPYC, matrices of
-256 x 256 to 2048 x 4096; one row gains a little, hundreds gain nothing).
+Checkpoints hold a matrix as ``[out, in]``. Milliseconds for ``x @ W.T`` with four matrices of 2048 x 2048, medians of
+15 runs on one thread of a 2-core AMD EPYC (Zen 4) virtual machine, MLX 0.32.4, for 1, 2, 5 and 64 rows:
+
+====================================  ====  ====  ====  ====
+library and order of the weights         1     2     5    64
+====================================  ====  ====  ====  ====
+OpenBLAS with AVX-512, as stored      12.4  12.5  14.2    33
+OpenBLAS with AVX-512, transposed      9.1   9.6  10.5    29
+OpenBLAS with AVX-512, tiles of 32     5.2   3.7   6.2    30
+OpenBLAS without, as stored           10.1  11.0  12.6    37
+OpenBLAS without, transposed           6.9   7.1   8.7    35
+OpenBLAS without, tiles of 32          9.8   9.5  11.8    43
+BLIS, as stored                        4.5   9.1   9.0    60
+====================================  ====  ====  ====  ====
+
+OpenBLAS copies a matrix into its own order before every product, but for small ones where it has AVX-512: a tile of few
+columns, ``[in, columns]``, is one. BLIS does without the copy for any matrix, and is left what it finds.
 """
 
 from collections.abc import Iterable
+from enum import Enum
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_map
+
+from skulk_core.runtime import blas
 
 # Rows of a matrix that are transposed together: their ends share cache lines. MLX's own copy takes six times as long.
 _ROWS = 16
+# OpenBLAS takes a product of M rows, N columns and K summands as it is where M N K is at most a million. Tiles this
+# wide stay below for passes of 8 rows, and where that would make them too narrow for as many as can be.
+_COLUMNS = ((1950, 64), (5200, 32), (1 << 16, 16))
 
 
-def lay_out(modules: Iterable[nn.Module], also: Iterable[nn.Module] = ()) -> None:
-    """Store the float32 matrices of every `nn.Linear` in ``modules``, and of those ``also``, as ``[in, out]``.
+class Order(Enum):
+    """How the weights ``[out, in]`` of a product are stored."""
 
-    Each keeps its name, shape and values: ``weight`` becomes a transposed view. One matrix at a time is held twice.
-    Weights must have been read; nothing is done for other devices than a CPU.
+    AS_STORED = "as stored"
+    TRANSPOSED = "transposed"
+    TILED = "tiled"
+
+
+def best_order() -> Order:
+    """What suits the BLAS of this process."""
+    core = blas.openblas_core() if mx.default_device() == mx.cpu else None
+    if core is None:
+        return Order.AS_STORED
+    return Order.TILED if core in blas.AVX512_CORES else Order.TRANSPOSED
+
+
+class TiledLinear(nn.Module):
+    """An `nn.Linear` whose ``weight`` ``[out, in]`` is stored as tiles ``[out / columns, in, columns]``."""
+
+    def __init__(self, weight: mx.array, columns: int, bias: mx.array | None = None) -> None:
+        super().__init__()
+        self.tiles = _stored_transposed(weight, columns)
+        if bias is not None:
+            self.bias = bias
+        self.freeze()
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """``[..., out]`` of ``x`` ``[..., in]``."""
+        out = multiply(x, self.tiles)
+        return out + self.bias if "bias" in self else out
+
+
+class TiledEmbedding(nn.Module):
+    """An `nn.Embedding` that serves as the LM head too, its ``weight`` ``[V, H]`` in tiles ``[V / n, H, n]``."""
+
+    def __init__(self, weight: mx.array, columns: int) -> None:
+        super().__init__()
+        self.tiles = _stored_transposed(weight, columns)
+        self.freeze()
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Rows ``[..., H]`` of ``tokens`` ``[...]``."""
+        columns = self.tiles.shape[-1]
+        rows: mx.array = self.tiles.swapaxes(1, 2)[tokens // columns, tokens % columns]
+        return rows
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        """Logits ``[..., V]`` of ``x`` ``[..., H]``."""
+        return multiply(x, self.tiles)
+
+
+def multiply(x: mx.array, tiles: mx.array) -> mx.array:
+    """``[..., out]`` of rows ``[..., in]`` and tiles ``[out / columns, in, columns]``."""
+    lead = x.shape[:-1]
+    out = (x if x.ndim == 2 else x.reshape(-1, x.shape[-1])) @ tiles
+    return (out if out.shape[1] == 1 else out.swapaxes(0, 1)).reshape(*lead, -1)
+
+
+def lay_out(modules: Iterable[nn.Module]) -> None:
+    """Store the float32 matrices of every `nn.Linear` below ``modules`` in `best_order`; their values stay the same.
+
+    Weights must have been read. One matrix at a time is held twice.
     """
-    if mx.default_device() != mx.cpu:
+    if best_order() is Order.AS_STORED:
         return
-    dense = [inner for module in modules for _, inner in module.named_modules() if type(inner) is nn.Linear]
-    for module in (*dense, *also):
-        if module.weight.dtype == mx.float32:
-            module.weight = _stored_transposed(module.weight)
+
+    def change(leaf: Any) -> Any:
+        # embeddings that serve as LM heads are few, and known by name
+        return laid_out(leaf) if type(leaf) is nn.Linear else leaf
+
+    for module in modules:
+        replaced = tree_map(change, module.leaf_modules(), is_leaf=nn.Module.is_module)
+        module.update_modules(replaced)
 
 
-def _stored_transposed(weight: mx.array) -> mx.array:
+def laid_out(module: Any) -> Any:
+    """An `nn.Linear`, or an `nn.Embedding` that is an LM head, in `best_order`; anything else as it is."""
+    order = best_order()
+    if type(module) not in (nn.Linear, nn.Embedding) or module.weight.dtype != mx.float32:
+        return module
+    weight, columns = module.weight, _columns(*module.weight.shape) if order is Order.TILED else 0
+    if order is Order.AS_STORED or (order is Order.TILED and not columns):
+        return module
+    if order is Order.TRANSPOSED:
+        module.weight = _stored_transposed(weight, weight.shape[0]).squeeze(0).T
+        mx.eval(module.weight)
+        return module
+    # the module's own is let go of before the next is made
+    bias = module.get("bias")
+    return TiledEmbedding(weight, columns) if type(module) is nn.Embedding else TiledLinear(weight, columns, bias)
+
+
+def _columns(out: int, size: int) -> int:
+    """Columns of a tile of a matrix ``[out, size]``; 0 for one that has no whole tiles."""
+    most = next((columns for largest, columns in _COLUMNS if size <= largest), 0)
+    return next((columns for columns in (64, 32, 16) if columns <= most and out % columns == 0), 0)
+
+
+def _stored_transposed(weight: mx.array, columns: int) -> mx.array:
+    """``[out, in]`` as ``[out / columns, in, columns]``."""
     rows = np.array(weight, copy=False)
-    columns = np.empty(rows.shape[::-1], rows.dtype)
-    for start in range(0, len(rows), _ROWS):
-        columns[:, start : start + _ROWS] = rows[start : start + _ROWS].T
-    view = mx.array(columns).T
-    mx.eval(view)
-    return view
+    out, size = rows.shape
+    tiles = np.empty((out // columns, size, columns), rows.dtype)
+    for start in range(0, out, step := min(_ROWS, columns)):
+        tile, column = divmod(start, columns)
+        tiles[tile, :, column : column + step] = rows[start : start + step].T
+    made = mx.array(tiles)
+    mx.eval(made)
+    return made

@@ -12,6 +12,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from skulk_core.models.dense_layout import TiledLinear, multiply
+
 # Where a pass has more elements than this, computing them costs more than handing them out.
 _MOST_ELEMENTS = 8192
 
@@ -37,11 +39,17 @@ def hand_over(*arrays: mx.array) -> None:
 
 def linear(module: Any) -> Callable[[mx.array], mx.array]:
     """``module`` as a function of rows ``[T, in]``; an unquantised one without transposing its weight every time."""
+    if type(module) is TiledLinear and "bias" not in module:
+        return partial(_multiply_by, module.tiles)
     if type(module) is not nn.Linear or "bias" in module:
         return lambda x: module(x)
     transposed = module.weight.T
     mx.eval(transposed)
     return lambda x: x @ transposed
+
+
+def _multiply_by(tiles: mx.array, x: mx.array) -> mx.array:
+    return multiply(x, tiles)
 
 
 class RowNorm:

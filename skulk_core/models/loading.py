@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 from huggingface_hub.errors import StrictDataclassError
 from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.utils import _get_classes as mlx_lm_classes
@@ -19,7 +18,6 @@ from skulk_core.formats.elsewhere import AbsentTensor
 from skulk_core.formats.head_names import belongs_to_head
 from skulk_core.hub.headers import CheckpointHeaders, read_checkpoint_headers
 from skulk_core.models.base import Target
-from skulk_core.models.dense_layout import lay_out
 from skulk_core.models.registry import config_changes, make_target, require_adapter, unsupported
 from skulk_core.models.renamed_files import as_mlx_lm_finds_it
 from skulk_core.types import LayerRange
@@ -123,12 +121,8 @@ def load(
 
 def read_weights(model: LoadedModel) -> None:
     """Read the weights that this host holds of a model whose outline was made."""
-    target = model.target
-    mx.eval(held_weights(target))
-    outer = target.outer_modules()
-    # without an LM head the embedding serves as one
-    heads = [module for module in outer if type(module) is nn.Embedding] if target.lm_head is None else []
-    lay_out([*target.layers, *outer], heads)
+    mx.eval(held_weights(model.target))
+    model.target.lay_out()
 
 
 def outline(

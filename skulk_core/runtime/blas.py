@@ -51,6 +51,8 @@ NEEDED_SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
 CHOICE_VARIABLE = "SKULK_BLAS"
 THREADS_VARIABLE = "SKULK_BLAS_THREADS"
 REFERENCE = "reference"
+# OpenBLAS's names of cores for which it has kernels for small products, which copy nothing
+AVX512_CORES = ("SkylakeX", "Cooperlake", "SapphireRapids")
 _THREADED_HIDDEN_SIZE = 2048
 # A few cores use up the memory's bandwidth, which is what products of few rows wait for.
 _MAX_THREADS = 8
@@ -135,6 +137,17 @@ def prepare() -> BlasChoice:
     return _state.choice
 
 
+def openblas_core() -> str | None:
+    """OpenBLAS's name for the kind of core whose kernels it runs; None for other libraries, or one we did not open."""
+    prepare()
+    for name in ("openblas_get_corename", "scipy_openblas_get_corename"):
+        if _state.handle is not None and hasattr(_state.handle, name):
+            ask = getattr(_state.handle, name)
+            ask.restype = ctypes.c_char_p
+            return str(ask().decode())
+    return None
+
+
 def set_threads(num_threads: int) -> BlasChoice:
     """Have the BLAS use `num_threads` threads from now on, unless the person who runs the program has set a number.
 
@@ -192,7 +205,21 @@ def _prepare() -> BlasChoice:
         raise BackendError(
             "MLX was imported before skulk_core.runtime.blas.prepare(): it keeps the slow reference BLAS"
         )
-    return _open_first([wanted] if wanted else list(_AUTOMATIC), f"{CHOICE_VARIABLE}={wanted}" if wanted else None)
+    return _open_first([wanted] if wanted else _in_order(), f"{CHOICE_VARIABLE}={wanted}" if wanted else None)
+
+
+def _in_order() -> list[str]:
+    """The candidates, the fastest on this machine first."""
+    return ["scipy-openblas", "openblas", "blis"] if _has_avx512() else ["blis", "scipy-openblas", "openblas"]
+
+
+def _has_avx512() -> bool:
+    """Whether OpenBLAS would run kernels of `AVX512_CORES` here."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return all(f" avx512{part}" in flags for part in ("f", "bw", "cd", "dq", "vl"))
 
 
 def _open_first(names: list[str], asked_for: str | None) -> BlasChoice:
@@ -372,4 +399,3 @@ def _version(distribution: str) -> str | None:
 
 
 _SONAMES = {"blis": ("libblis.so.4",), "openblas": ("libopenblas.so.0", "libopenblasp.so.0")}
-_AUTOMATIC = ("blis", "scipy-openblas", "openblas")
