@@ -16,7 +16,7 @@ from skulk_core.errors import ConventionsUnknown, FileError, OptionError, Sideca
 from skulk_core.heads.files import own_head, sidecar_head
 from skulk_core.heads.loading import PRECISIONS, LoadedHead, load_head, resolve_precision
 from skulk_core.heads.qwen_mtp import LAYOUT
-from skulk_core.models.loading import LoadedModel, load
+from skulk_core.models.loading import LoadedModel, load, outline
 from skulk_core.sampling.base import Place
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
@@ -251,7 +251,9 @@ def converted_head(tensors: Tensors, *, single_experts: bool = False) -> dict[st
 
 def save_packed(each: Pair, head: dict[str, mx.array], folder: Path) -> LoadedModel:
     """A packed trunk with ``head`` in its file, loaded."""
-    arrays = packed(dict(tree_flatten(each.model.target.model.parameters())), 32, 8)
+    # as the files name them: what was read may be stored otherwise
+    model = outline(each.model.headers.folder, "float32").target.model
+    arrays = packed(dict(tree_flatten(model.parameters())), 32, 8)
     arrays |= {f"language_model.{name}": array for name, array in head.items()}
     mx.save_safetensors(str(folder / "model.safetensors"), arrays, {"format": "mlx"})
     for config in each.model.headers.folder.glob("*.json"):

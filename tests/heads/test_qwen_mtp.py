@@ -27,7 +27,7 @@ from skulk_core.heads.base import DraftHead
 from skulk_core.heads.files import own_head, sidecar_head
 from skulk_core.heads.loading import LoadedHead, load_head
 from skulk_core.models.base import Hidden
-from skulk_core.models.loading import LoadedModel, load
+from skulk_core.models.loading import LoadedModel, load, outline
 from skulk_core.sampling.base import Place
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
 
@@ -227,7 +227,8 @@ def test_the_head_in_a_converted_checkpoint_has_its_offset_in_it(
 
 def save_converted(model: LoadedModel, head: Tensors, folder: Path) -> Path:
     """Trunk and head as mlx-lm's converter writes weights: its names, its axes, the norms' one added."""
-    arrays = dict(tree_flatten(model.target.model.parameters()))
+    # as the files name them: what was read may be stored otherwise
+    arrays = dict(tree_flatten(outline(model.headers.folder, "float32").target.model.parameters()))
     for name, tensor in head.items():
         array, name = mx.array(tensor.numpy()), f"language_model.{name}"
         if name.endswith("experts.gate_up_proj"):

@@ -83,14 +83,19 @@ def test_a_library_that_cannot_be_used_is_recorded_and_not_replaced(
     assert reason in found["skipped"][choice]
 
 
-def test_without_a_blas_of_the_system_the_packaged_one_is_used(run_python: RunPython) -> None:
-    code = """
+@pytest.mark.parametrize(("has_avx512", "chosen"), [(False, "scipy-openblas blis"), (True, "scipy-openblas")])
+def test_without_a_blas_of_the_system_the_packaged_one_is_used(
+    run_python: RunPython, has_avx512: bool, chosen: str
+) -> None:
+    """Where OpenBLAS is the faster of the two, no other is looked for."""
+    code = f"""
 from skulk_core.runtime import blas
 blas._SONAMES["blis"] = ("libnowhere.so",)
+blas._has_avx512 = lambda: {has_avx512}
 choice = blas.prepare()
 print(choice.name, *(skipped.name for skipped in choice.skipped))
 """
-    assert run_python(code, PATH="/usr/bin:/bin").stdout == "scipy-openblas blis\n"
+    assert run_python(code, PATH="/usr/bin:/bin").stdout == f"{chosen}\n"
 
 
 def test_a_blas_already_in_the_process_stays(run_python: RunPython, tmp_path: Path) -> None:
