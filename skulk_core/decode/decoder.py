@@ -16,6 +16,7 @@ from skulk_core.decode.stats import Round, Stats
 from skulk_core.errors import MemoryFull
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.base import Activations, Hidden, Target
+from skulk_core.models.light import hand_over
 from skulk_core.runtime.memory_limit import is_out_of_memory
 from skulk_core.sampling.base import Acceptance, Draft, Place, Sampler
 
@@ -299,6 +300,8 @@ class Decoder:
             else:
                 self._head.keep(flight.hidden, tokens)
         self._caches.commit(num_rows)
+        if flight.depth:
+            hand_over(*self._caches.arrays())
         self._rows_committed = num_rows
 
     def _row_in_doubt(self, flight: _Flight, accepted: int) -> int | None:

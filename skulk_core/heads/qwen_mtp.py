@@ -7,6 +7,7 @@ as in transformers' and vLLM's Qwen3-Next code). ``layer`` is one full-attention
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -40,6 +41,15 @@ class QwenMtpModule(nn.Module):
         self.norm = nn.RMSNorm(hidden_size, eps=norm_eps)
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """The beginning of a draft: an output of the layer ``[1, H]``, the same normed, and its logits ``[1, V]``."""
+
+    out: mx.array
+    normed: mx.array
+    logits: mx.array
+
+
 class QwenMtpHead(WiredHead):
     """Drafts by chaining one layer with its own K/V of every committed pair."""
 
@@ -55,8 +65,10 @@ class QwenMtpHead(WiredHead):
         assert isinstance(self._cache, AttentionCache), "a head's layer is full attention"
         self._last: mx.array | None = None  # pre-norm output [1, H] for the last committed pair
         self._observed: mx.array | None = None  # those [w, H] for the pairs that wait for their commit
+        self._begun: _Begun | None = None  # the draft after `_last`
 
     def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
+        self._begun = None
         layer, tapped, parts = self._module.layers[0], self._tapped(hidden), parts_of(next_tokens.shape[0])
 
         def read(part: int, _: int) -> None:
@@ -76,22 +88,28 @@ class QwenMtpHead(WiredHead):
         assert self._observed is not None, "nothing observed"
         if num_rows:
             self._last = self._observed[num_rows - 1 : num_rows]
+            # the device has something to do while the round's tokens are being dealt with
+            self._begun = self._begin(self._last)
+            hand_over(self._begun.logits)
         self._cache.commit(num_rows)
         self._observed = None
+
+    def _begin(self, out: mx.array) -> "_Begun":
+        normed = self._norm(out)
+        return _Begun(out, normed, self._target.logits(normed.astype(self._target.dtype)))
 
     def draft(self, depth: int, sampler: Sampler, place: Place) -> Draft:
         assert self._last is not None, "nothing read yet"
         tokens: list[mx.array] = []
-        probs, out = [], self._last
+        probs, begun = [], self._begun or self._begin(self._last)
         for step in range(depth):
-            normed = self._norm(out)
-            token, distribution = sampler.draft(self._target.logits(normed.astype(self._target.dtype)), place, tokens)
+            token, distribution = sampler.draft(begun.logits, place, tokens)
             hand_over(token)
             tokens.append(token)
             probs.append(distribution)
             if step + 1 < depth:
                 post_norm = self._conventions.chain_tap is ChainTap.POST_NORM
-                out = self._forward(normed if post_norm else out, token)
+                begun = self._begin(self._forward(begun.normed if post_norm else begun.out, token))
         self._cache.commit(0)
         known = [p for p in probs if p is not None]
         return Draft(mx.concatenate(tokens), mx.concatenate(known) if known else None)
