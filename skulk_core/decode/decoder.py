@@ -270,7 +270,9 @@ class Decoder:
         window = mx.concatenate([self._bonus, draft.tokens.astype(mx.int32)])
         entering = self._exchange.lap(self._rows_committed, window, self._caches.rows)
         hidden = self._target.hidden(self._target.run(entering, self._caches))
-        acceptance = self._sampler.accept(self._target.logits(hidden.post_norm), draft, self._place)
+        logits = self._target.logits(hidden.post_norm)
+        hand_over(logits)
+        acceptance = self._sampler.accept(logits, draft, self._place)
         acceptance = replace(acceptance, tokens=acceptance.tokens.astype(mx.int32))
         mx.async_eval(*_arrays(acceptance))
         if draft.depth and self._head is not None:

@@ -20,7 +20,7 @@ from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.forced import ForcedCache
 from skulk_core.heads.weights import stack_experts
 from skulk_core.models.base import Hidden, Target
-from skulk_core.models.light import RowNorm, hand_over, linear
+from skulk_core.models.light import RowNorm, begin, hand_over, linear
 from skulk_core.models.parallel import parts_of, wave
 from skulk_core.sampling.base import Draft, Place, Sampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
@@ -90,13 +90,14 @@ class QwenMtpHead(WiredHead):
             self._last = self._observed[num_rows - 1 : num_rows]
             # the device has something to do while the round's tokens are being dealt with
             self._begun = self._begin(self._last)
-            hand_over(self._begun.logits)
         self._cache.commit(num_rows)
         self._observed = None
 
     def _begin(self, out: mx.array) -> "_Begun":
         normed = self._norm(out)
-        return _Begun(out, normed, self._target.logits(normed.astype(self._target.dtype)))
+        logits = self._target.logits(normed.astype(self._target.dtype))
+        hand_over(logits)
+        return _Begun(out, normed, logits)
 
     def draft(self, depth: int, sampler: Sampler, place: Place) -> Draft:
         assert self._last is not None, "nothing read yet"
@@ -141,7 +142,9 @@ class QwenMtpHead(WiredHead):
         halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
         if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
             halves.reverse()
-        return self._fc(mx.concatenate(halves, axis=-1))
+        entering = self._fc(mx.concatenate(halves, axis=-1))
+        begin(entering)
+        return entering
 
     def arrays(self) -> list[mx.array]:
         return self._cache.arrays() + ([] if self._last is None else [self._last])

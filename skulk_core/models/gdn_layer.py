@@ -11,7 +11,7 @@ from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
 from skulk_core.models.gated_delta import gated_delta_rule
-from skulk_core.models.light import RowNorm, is_small, linear
+from skulk_core.models.light import RowNorm, begin, is_small, linear
 from skulk_core.numerics.elementwise import sigmoid, silu, swiglu
 
 # (qkv, z, b, a) of T rows: qkv [T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [T, Hv Dv] the output gate,
@@ -36,6 +36,7 @@ class SecondHalf:
 
     def __call__(self, h: mx.array) -> mx.array:
         """Rows ``[T, H]`` after the layer."""
+        begin(h)
         x = self._norm(h)
         out = self._down(swiglu(self._gate(x), self._up(x))) if self._dense else self._mlp(x)
         return h + out
@@ -82,7 +83,10 @@ class GatedDeltaLayer:
         """The layer by the closed form of its rule."""
         qkv, z, b, a = self._projected(h)
         conv_input = mx.concatenate([window, qkv])
-        outputs, record = self._recurrence(*self._convolved(conv_input), b, a, state)
+        convolved = self._convolved(conv_input)
+        begin(*convolved)
+        outputs, record = self._recurrence(*convolved, b, a, state)
+        begin(outputs)
         cache.feed(conv_input, record)
         return self._finished(h, outputs, z)
 
@@ -103,7 +107,9 @@ class GatedDeltaLayer:
         return self._finished(h, outputs.squeeze(0), z)
 
     def _projected(self, h: mx.array) -> Projections:
-        return self._project(self._input_norm(h))
+        projected = self._project(self._input_norm(h))
+        begin(*projected)
+        return projected
 
     def _finished(self, h: mx.array, outputs: mx.array, z: mx.array) -> mx.array:
         """Gate, project and add ``outputs`` ``[T, Hv, Dv]``, then the MLP."""

@@ -13,7 +13,7 @@ from skulk_core.memory.division import Part
 from skulk_core.models.attention import attend
 from skulk_core.models.base import Target
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
-from skulk_core.models.light import Rotary, RowNorm, is_few, linear
+from skulk_core.models.light import Rotary, RowNorm, begin, is_few, linear
 from skulk_core.models.sharing import Summed, mlp_parts
 from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
@@ -75,7 +75,9 @@ class GatedAttention:
         x, rows = self._input_norm(h), h.shape[0]
         queries, gate = mx.split(self._q(x).reshape(rows, self._num_heads, -1), 2, axis=-1)
         keys, values = (projected(x).reshape(rows, self._num_kv, -1) for projected in (self._k, self._v))
-        return self._norm(mx.concatenate([queries, keys], axis=1)), values, gate.reshape(rows, -1)
+        projected = self._norm(mx.concatenate([queries, keys], axis=1)), values, gate.reshape(rows, -1)
+        begin(*projected)
+        return projected
 
     def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> mx.array:
         return self._second_half(h + self._o(out * sigmoid(gate)))
