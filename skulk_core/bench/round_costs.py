@@ -19,9 +19,6 @@ from skulk_core.sampling.base import Sampler
 # Rounds timed at each depth, after one that is not: what the round before it left to the device falls into that one.
 # Plain rounds are launched ahead of their turn, so only some of them together take their own time.
 _TIMED, _TIMED_PLAIN = 1, 3
-# Of the turns: low, for what else the machine does can only add; not the least, for a host that was held up finds the
-# device further than it should be.
-_QUANTILE = 0.25
 
 
 def measure_rounds(
@@ -35,8 +32,9 @@ def measure_rounds(
 ) -> tuple[float, ...]:
     """Seconds of a round at every depth from 0 to the greatest of ``depths``, in a text that begins with ``prompt``.
 
-    Depths are measured in turn, ``turns`` times. A depth never costs more than a deeper one, since what else the
-    machine does can only add; depths that are not measured lie on the line between those that are.
+    Depths are measured in turn, ``turns`` times, and compared turn by turn, for a machine that is shared may run at
+    half its speed for seconds: only their proportions are to be relied on. A depth never costs more than a deeper one;
+    depths that are not measured lie on the line between those that are.
     """
     wanted = sorted({0, *depths})
     decoder = Decoder(target, head.always_drafts if head and wanted[-1] else None, sampler, exchange)
@@ -56,7 +54,9 @@ def measure_rounds(
                 next(rounds)
             seconds[depth].append((time.perf_counter() - began) / num_timed)
     rounds.close()
-    return _on_lines(_least({depth: float(np.quantile(values, _QUANTILE)) for depth, values in seconds.items()}))
+    plain = np.array(seconds[0])
+    plain_s = float(np.median(plain))
+    return _on_lines(_least({depth: plain_s * float(np.median(seconds[depth] / plain)) for depth in wanted}))
 
 
 @dataclass

@@ -19,7 +19,7 @@ _FADE = 0.5 ** (1 / _HALF_LIFE)
 # Another depth must promise so much more before it is taken, or two that are alike would alternate.
 _HYSTERESIS = 1.03
 # Plain rounds between two looks at what a draft would bring; twice as many after every look that was in vain.
-_FIRST_LOOK, _LAST_LOOK = 8, 256
+_FIRST_LOOK, _LAST_LOOK = 16, 256
 
 
 class DepthPolicy(Protocol):
