@@ -10,7 +10,7 @@ from skulk_core.decode.stats import Round
 _FIRST_GUESS = 0.7
 # How many judged drafts such a guess weighs: few at the first position, where a dead head must be found out soon, and
 # more than one or two, or a good head would be given up for its first refused draft.
-_FIRST_WEIGHT, _LATER_WEIGHT = 4.0, 9.0
+_FIRST_WEIGHT, _LATER_WEIGHT = 3.0, 9.0
 # Where to begin: a guess is not worth deep drafts.
 _FIRST_DEPTH = 2
 # What was seen counts half after so many judged drafts: texts change their nature.
@@ -19,7 +19,7 @@ _FADE = 0.5 ** (1 / _HALF_LIFE)
 # Another depth must promise so much more before it is taken, or two that are alike would alternate.
 _HYSTERESIS = 1.03
 # Plain rounds between two looks at what a draft would bring; twice as many after every look that was in vain.
-_FIRST_LOOK, _LAST_LOOK = 16, 256
+_FIRST_LOOK, _LAST_LOOK = 32, 256
 
 
 class DepthPolicy(Protocol):

@@ -31,7 +31,7 @@ class Follower:
 
     def keep(self, hidden: Hidden, next_tokens: mx.array) -> None:
         """Committed pairs of a round that drafted nothing."""
-        self._waiting.append((hidden, next_tokens))
+        self._waiting.append((self._head.tapped(hidden), next_tokens))
         if len(self._waiting) >= _MOST_PAIRS:
             self._catch_up()
             mx.async_eval(*self._head.arrays())
@@ -60,8 +60,8 @@ class Follower:
         if len(pairs) == 1:
             self._head.ingest(*pairs[0])
             return
-        hidden = Hidden(
-            mx.concatenate([hidden.pre_norm for hidden, _ in pairs]),
-            mx.concatenate([hidden.post_norm for hidden, _ in pairs]),
-        )
+        pre, post = [hidden.pre_norm for hidden, _ in pairs], [hidden.post_norm for hidden, _ in pairs]
+        post_norm = mx.concatenate(post)
+        same = all(one is other for one, other in zip(pre, post, strict=True))
+        hidden = Hidden(post_norm if same else mx.concatenate(pre), post_norm)
         self._head.ingest(hidden, mx.concatenate([tokens for _, tokens in pairs]))

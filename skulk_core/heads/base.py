@@ -16,6 +16,13 @@ class DraftHead(abc.ABC):
     committed pair, and what it fed to itself is gone afterwards.
     """
 
+    def tapped(self, hidden: Hidden) -> Hidden:
+        """Of trunk rows what this head reads; in place of the rest anything of the same length.
+
+        Rows may be kept for it through many rounds, and a device reuses the memory of those that are not.
+        """
+        return hidden
+
     @abc.abstractmethod
     def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
         """Read ``T`` committed pairs of a prompt: trunk rows and the tokens ``[T]`` that came after them.

@@ -69,7 +69,7 @@ class QwenMtpHead(WiredHead):
 
     def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
         self._begun = None
-        layer, tapped, parts = self._module.layers[0], self._tapped(hidden), parts_of(next_tokens.shape[0])
+        layer, tapped, parts = self._module.layers[0], self._tap(hidden), parts_of(next_tokens.shape[0])
 
         def read(part: int, _: int) -> None:
             start, end = parts[part]
@@ -81,7 +81,7 @@ class QwenMtpHead(WiredHead):
         wave(len(parts), 1, read)
 
     def observe(self, hidden: Hidden, next_tokens: mx.array) -> None:
-        self._observed = self._forward(self._tapped(hidden), next_tokens)
+        self._observed = self._forward(self._tap(hidden), next_tokens)
         hand_over(self._observed)
 
     def commit(self, num_rows: int) -> None:
@@ -118,7 +118,7 @@ class QwenMtpHead(WiredHead):
     def forced(self, tokens: mx.array, hidden: Hidden, depth: int) -> list[mx.array]:
         next_tokens = tokens[1:]
         layer, cache = self._module.layers[0], ForcedCache(next_tokens.shape[0])
-        h, drafts = self._tapped(hidden), []
+        h, drafts = self._tap(hidden), []
         for step in range(depth):
             entering = self._entering(h[: next_tokens.shape[0] - step], next_tokens[step:])
             out = self._target.run_layer(layer, entering, cache, cache.begin(step))
@@ -129,7 +129,11 @@ class QwenMtpHead(WiredHead):
             h = normed if self._conventions.chain_tap is ChainTap.POST_NORM else out
         return drafts
 
-    def _tapped(self, hidden: Hidden) -> mx.array:
+    def tapped(self, hidden: Hidden) -> Hidden:
+        rows = self._tap(hidden)
+        return Hidden(rows, rows)
+
+    def _tap(self, hidden: Hidden) -> mx.array:
         return hidden.post_norm if self._conventions.hidden_tap is HiddenTap.POST_NORM else hidden.pre_norm
 
     def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:

@@ -98,7 +98,7 @@ def multiply(x: mx.array, tiles: mx.array) -> mx.array:
 def lay_out(modules: Iterable[nn.Module]) -> None:
     """Store the float32 matrices of every `nn.Linear` below ``modules`` in `best_order`; their values stay the same.
 
-    Weights must have been read. One matrix at a time is held twice.
+    Weights must have been read. One module's at a time are held twice.
     """
     if best_order() is Order.AS_STORED:
         return

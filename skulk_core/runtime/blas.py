@@ -22,10 +22,12 @@ MKL 2026.2, 1            7.2    7.5    12.7      387    3.0 /  9.5    8.0 / 18.9
 MKL 2026.2, 2            7.8    6.8    25.6      365    3.1 / 10.3    8.0 / 18.7
 =====================  =====  =====  ======  =======  ============  ============
 
-So: BLIS first, which multiplies single rows 3 to 4 times as fast as OpenBLAS does (that copies the weight first); the
-two OpenBLAS are alike, and the packaged one is of a known version; one thread, because a second costs more than it
-gives on weights below about 2048 x 2048 (`threads_for`). MKL is not looked for: it is large and proprietary, and it
-ends the process where its OpenMP library is missing. `SKULK_BLAS` takes its path.
+That is with weights as checkpoints hold them. Stored in another order (`models.dense_layout`, which has the figures)
+OpenBLAS copies nothing where the CPU has AVX-512, and is as fast as BLIS for one row and faster for more; so it comes
+first there, and elsewhere BLIS, which multiplies single rows 3 to 4 times as fast. The two OpenBLAS are alike, and the
+packaged one is of a known version. One thread, because a second costs more than it gives on weights below about 2048 x
+2048 (`threads_for`). MKL is not looked for: it is large and proprietary, and it ends the process where its OpenMP
+library is missing. `SKULK_BLAS` takes its path.
 """
 
 import ctypes
