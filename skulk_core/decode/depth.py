@@ -1,16 +1,21 @@
 """How many tokens the next round drafts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from skulk_core.decode.stats import Round
 
-# Draft positions whose acceptance nobody has seen are taken to be as good as the one before; the first as this.
+# Draft positions whose acceptance nobody has seen are taken to be as good as the one before; the first as this, if the
+# head is of any use.
 _FIRST_GUESS = 0.7
-# How many judged drafts such a guess weighs: few at the first position, where a dead head must be found out soon, and
-# more than one or two, or a good head would be given up for its first refused draft.
-_FIRST_WEIGHT, _LATER_WEIGHT = 3.0, 9.0
+# How many judged drafts such a guess weighs.
+_FIRST_WEIGHT, _LATER_WEIGHT = 8.0, 9.0
+# Some heads are of none (a foreign one, a wrong wiring): how likely that is beforehand, and what such a head has
+# accepted. Three drafts refused at once settle it, and one that is accepted rules it out; without this guess a good
+# head would be given up whenever it is unlucky, or a dead one kept for long.
+_DEAD_SHARE, _DEAD_ACCEPTS = 0.05, 0.05
 # Where to begin: a guess is not worth deep drafts.
 _FIRST_DEPTH = 2
 # What was seen counts half after so many judged drafts: texts change their nature.
@@ -107,9 +112,13 @@ class AutoDepth:
 
     def acceptance(self) -> list[float]:
         """The estimate for each position."""
-        estimates, guess, weight = [], _FIRST_GUESS, _FIRST_WEIGHT
+        estimates: list[float] = []
+        guess, weight = _FIRST_GUESS, _FIRST_WEIGHT
         for judged, accepted in zip(self._judged, self._accepted, strict=True):
             guess = (accepted + weight * guess) / (judged + weight)
+            if not estimates:
+                dead = _chance_that_dead(judged, accepted)
+                guess = dead * _DEAD_ACCEPTS + (1 - dead) * guess
             estimates.append(guess)
             weight = _LATER_WEIGHT
         return estimates
@@ -123,3 +132,19 @@ class AutoDepth:
             expected += reached
             rates.append(expected / seconds)
         return rates
+
+
+def _chance_that_dead(judged: float, accepted: float) -> float:
+    """That a head with so many first drafts accepted of those judged is of no use, by Bayes' rule.
+
+    The acceptance of one that is of use is beforehand distributed as a beta of mean `_FIRST_GUESS`.
+    """
+    refused = judged - accepted
+    hits, misses = _FIRST_WEIGHT * _FIRST_GUESS, _FIRST_WEIGHT * (1 - _FIRST_GUESS)
+    live = math.log(1 - _DEAD_SHARE) + _log_beta(hits + accepted, misses + refused) - _log_beta(hits, misses)
+    dead = math.log(_DEAD_SHARE) + accepted * math.log(_DEAD_ACCEPTS) + refused * math.log(1 - _DEAD_ACCEPTS)
+    return 1 / (1 + math.exp(min(live - dead, 700.0)))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -1,22 +1,24 @@
 """Dense float32 weights in the order in which a CPU's BLAS multiplies a few rows by them fastest.
 
 Checkpoints hold a matrix as ``[out, in]``. Milliseconds for ``x @ W.T`` with four matrices of 2048 x 2048, medians of
-15 runs on one thread of a 2-core AMD EPYC (Zen 4) virtual machine, MLX 0.32.4, for 1, 2, 5 and 64 rows:
+15 runs on one thread of a 2-core AMD EPYC (Zen 4) virtual machine, MLX 0.32.4, for 1 to 250 rows:
 
-====================================  ====  ====  ====  ====
-library and order of the weights         1     2     5    64
-====================================  ====  ====  ====  ====
-OpenBLAS with AVX-512, as stored      12.4  12.5  14.2    33
-OpenBLAS with AVX-512, transposed      9.1   9.6  10.5    29
-OpenBLAS with AVX-512, tiles of 32     5.2   3.7   6.2    30
-OpenBLAS without, as stored           10.1  11.0  12.6    37
-OpenBLAS without, transposed           6.9   7.1   8.7    35
-OpenBLAS without, tiles of 32          9.8   9.5  11.8    43
-BLIS, as stored                        4.5   9.1   9.0    60
-====================================  ====  ====  ====  ====
+====================================  ====  ====  ====  ====  ====
+library and order of the weights         1     2     5    64   250
+====================================  ====  ====  ====  ====  ====
+OpenBLAS with AVX-512, as stored      13.6  13.5  15.1    34    94
+OpenBLAS with AVX-512, transposed     11.2  11.1  12.5    31    91
+OpenBLAS with AVX-512, tiles of 32     5.8   6.4   7.7    33   107
+OpenBLAS without, as stored            9.6  10.1  12.5    33    93
+OpenBLAS without, transposed           7.4   7.4   9.2    27    87
+OpenBLAS without, tiles of 32         10.7  10.2  13.2    34   110
+BLIS, as stored                        4.6   6.8   8.1    46   157
+BLIS, tiles of 32                      5.7   7.5   7.0    29    95
+====================================  ====  ====  ====  ====  ====
 
 OpenBLAS copies a matrix into its own order before every product, but for small ones where it has AVX-512: a tile of few
-columns, ``[in, columns]``, is one. BLIS does without the copy for any matrix, and is left what it finds.
+columns, ``[in, columns]``, is one. BLIS does without the copy for any matrix, and is left what it
+finds: single rows, and its threads, would lose by tiles.
 """
 
 from collections.abc import Iterable

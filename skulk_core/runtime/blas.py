@@ -23,8 +23,9 @@ MKL 2026.2, 2            7.8    6.8    25.6      365    3.1 / 10.3    8.0 / 18.7
 =====================  =====  =====  ======  =======  ============  ============
 
 That is with weights as checkpoints hold them. Stored in another order (`models.dense_layout`, which has the figures)
-OpenBLAS copies nothing where the CPU has AVX-512, and is as fast as BLIS for one row and faster for more; so it comes
-first there, and elsewhere BLIS, which multiplies single rows 3 to 4 times as fast. The two OpenBLAS are alike, and the
+OpenBLAS copies nothing where the CPU has AVX-512: it is nearly as fast as BLIS for one row of such weights, faster for
+the few of a verify pass, and faster for both on smaller ones. So it comes first there, and elsewhere BLIS, which
+multiplies single rows 3 to 4 times as fast. The two OpenBLAS are alike, and the
 packaged one is of a known version. One thread, because a second costs more than it gives on weights below about 2048 x
 2048 (`threads_for`). MKL is not looked for: it is large and proprietary, and it ends the process where its OpenMP
 library is missing. `SKULK_BLAS` takes its path.
