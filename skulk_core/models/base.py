@@ -214,10 +214,14 @@ class Target(abc.ABC):
         """
         lay_out(self.layers)
         text = self.text_model
+        if self.layer_range.end < self.num_layers:
+            # another host has the LM head; here it was never read
+            return
         if self.lm_head is not None:
             text.lm_head = laid_out(text.lm_head)
-        elif self.layer_range.end == self.num_layers:
+        else:
             text.model.embed_tokens = laid_out(text.model.embed_tokens)
+        mx.clear_cache()
 
     @property
     def model_type(self) -> str:

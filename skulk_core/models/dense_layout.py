@@ -112,6 +112,8 @@ def lay_out(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         replaced = tree_map(change, module.leaf_modules(), is_leaf=nn.Module.is_module)
         module.update_modules(replaced)
+        # MLX keeps freed memory for itself, and here it would be as much again as the weights
+        mx.clear_cache()
 
 
 def laid_out(module: Any) -> Any:
@@ -139,7 +141,7 @@ def _columns(out: int, size: int) -> int:
 
 def _stored_transposed(weight: mx.array, columns: int) -> mx.array:
     """``[out, in]`` as ``[out / columns, in, columns]``."""
-    rows = np.array(weight, copy=False)
+    rows = np.asarray(weight)
     out, size = rows.shape
     tiles = np.empty((out // columns, size, columns), rows.dtype)
     for start in range(0, out, step := min(_ROWS, columns)):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from demo import demo, prompts
 from mlx.utils import tree_flatten
-from tiny_models import CASES, Case, assert_close, build, random_tokens
+from tiny_models import CASES, Case, assert_close, build, case, random_tokens
 
 from skulk_core.models import dense_layout
 from skulk_core.models.dense_layout import Order, TiledEmbedding, TiledLinear
@@ -17,6 +17,7 @@ from skulk_core.models.loading import outline, read_weights
 from skulk_core.models.registry import make_target
 from skulk_core.runtime import blas
 from skulk_core.runtime.resources import demo_folder
+from skulk_core.types import LayerRange
 
 OTHERS = [Order.TILED, Order.TRANSPOSED]
 
@@ -93,10 +94,10 @@ def test_an_embedding_that_is_the_lm_head(ordered: Callable[[Order], None], orde
 
 
 @pytest.mark.parametrize("order", OTHERS)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_every_family_computes_the_same(ordered: Callable[[Order], None], case: Case, order: Order) -> None:
+@pytest.mark.parametrize("family", CASES, ids=str)
+def test_every_family_computes_the_same(ordered: Callable[[Order], None], family: Case, order: Order) -> None:
     ordered(order)
-    model, text = build(case), random_tokens(12, seed=1)
+    model, text = build(family), random_tokens(12, seed=1)
     expected = model(text[None])[0]
     target = make_target(model)
     target.lay_out()
@@ -118,6 +119,20 @@ def test_a_checkpoint_is_laid_out_as_it_is_read(ordered: Callable[[Order], None]
     names = [name for name, _ in tree_flatten(model.target.model.parameters())]
     assert any(name.endswith("embed_tokens.tiles") for name in names) == (order is Order.TILED)
     assert_close(model.target.model(tokens[None])[0], expected, 1e-4)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_another_host_has_is_not_read(ordered: Callable[[Order], None], tied: bool) -> None:
+    """A stage has no LM head, and where it is a view of nothing, none may be made of it."""
+    ordered(Order.TILED)
+    model = build(case("llama", tie_word_embeddings=tied, vocab_size=64))
+    first = make_target(model, LayerRange(0, 1))
+    first.lay_out()
+    kinds = {type(module) for module in (model.model.embed_tokens, model.get("lm_head"), model.layers[1].mlp.up_proj)}
+    assert not kinds & {TiledLinear, TiledEmbedding}
+    assert type(model.layers[0].mlp.up_proj) is TiledLinear
+    make_target(model, LayerRange(1, 3)).lay_out()
+    assert type(model.model.embed_tokens if tied else model.lm_head) in (TiledLinear, TiledEmbedding)
 
 
 @pytest.mark.parametrize(
