@@ -106,7 +106,7 @@ def _round_costs(loaded: Loaded, settings: "SamplingSettings", *, anew: bool) ->
         target.vocab_size,
         str(target.dtype),
         (facts.backend.value, facts.name, facts.total_nbytes),
-        (blas.prepare().threads, blas.prepare().name),
+        (blas.prepare().threads, blas.prepare().name, blas.openblas_core()),
         (versions()["mlx"], versions()["skulk-mtp"]),
         settings.is_greedy,
         settings.counts_tokens,

@@ -15,7 +15,7 @@ from skulk_core.errors import FileError, FormatError
 from skulk_core.formats.json_file import read_json
 from skulk_core.runtime.userfiles import write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 _MOST_ENTRIES = 64
 
 

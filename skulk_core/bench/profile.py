@@ -203,6 +203,9 @@ class _TimedHead(DraftHead):
     def __init__(self, head: DraftHead, clock: _Clock) -> None:
         self._timed, self._clock = head, clock
 
+    def tapped(self, hidden: Hidden) -> Hidden:
+        return self._timed.tapped(hidden)
+
     def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
         with self._clock.part("commit"):
             self._timed.ingest(hidden, next_tokens)

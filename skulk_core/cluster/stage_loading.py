@@ -30,6 +30,7 @@ from skulk_core.memory.passes import PassBytes
 from skulk_core.models.loading import LoadedModel, held_weights, outline, read_weights
 from skulk_core.models.shape import passes_of
 from skulk_core.models.stage_source import locate_stage
+from skulk_core.runtime import blas
 
 NGRAM_NAME = "prompt lookup"
 
@@ -78,6 +79,9 @@ def load_stage(
     stage = locate_stage(parse_trunk(assignment.model), assignment.layers, on_progress)
     source = stage.source
     model = outline(source.path, assignment.dtype, assignment.layers, stage.absent)
+    # before weights are read, which are stored as so many threads multiply them fastest
+    threads = blas.threads_for(model.target.hidden_size)
+    blas.set_threads(min(threads, assignment.threads) if assignment.threads else threads)
     identity = identity_of(model.config, _weight_files(source, model))
     sought: HeadFound | NgramHead | DrafterFacts = DrafterFacts()
     if assignment.decides:

@@ -12,7 +12,6 @@ from skulk_core.cluster.backends import Backend
 from skulk_core.cluster.control import Control
 from skulk_core.cluster.frames import START_MARKER
 from skulk_core.errors import MemoryFull, RingError, SkulkError
-from skulk_core.runtime import blas
 from skulk_core.runtime.device import device_facts, load_mlx, versions
 from skulk_core.runtime.memory_limit import is_out_of_memory
 
@@ -84,8 +83,6 @@ def _serve(control: Control, measure: Measure, instruments: MakeInstruments) -> 
         lambda what, done, total: control.say("loading", what=what, done=done, total=total),
         lambda identity: control.say("found", config=identity.config, files=dict(identity.files)),
     )
-    wanted = blas.threads_for(loaded.model.target.hidden_size)
-    blas.set_threads(min(wanted, assignment.threads) if assignment.threads else wanted)
     room = Room(loaded.passes, limit)
     facts = device_facts()
     control.say(

@@ -13,8 +13,8 @@ _FIRST_GUESS = 0.7
 # How many judged drafts such a guess weighs.
 _FIRST_WEIGHT, _LATER_WEIGHT = 8.0, 9.0
 # Some heads are of none (a foreign one, a wrong wiring): how likely that is beforehand, and what such a head has
-# accepted. Three drafts refused at once settle it, and one that is accepted rules it out; without this guess a good
-# head would be given up whenever it is unlucky, or a dead one kept for long.
+# accepted. A few drafts refused from the start on make it likely, and one that is accepted soon all but rules it out;
+# without this guess a good head would be given up whenever it is unlucky, or a dead one kept for long.
 _DEAD_SHARE, _DEAD_ACCEPTS = 0.05, 0.05
 # Where to begin: a guess is not worth deep drafts.
 _FIRST_DEPTH = 2

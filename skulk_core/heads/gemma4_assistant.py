@@ -94,6 +94,9 @@ class AssistantHead(WiredHead):
         self._last: tuple[mx.array, mx.array] | None = None  # hidden row [1, B] and token [1] of the last pair
         self._observed: tuple[mx.array, mx.array] | None = None  # rows [w, B] and tokens [w] waiting for their commit
 
+    def tapped(self, hidden: Hidden) -> Hidden:
+        return Hidden(hidden.post_norm, hidden.post_norm)
+
     def ingest(self, hidden: Hidden, next_tokens: mx.array) -> None:
         self._last = hidden.post_norm[-1:], next_tokens[-1:]
 

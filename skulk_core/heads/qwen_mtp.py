@@ -151,7 +151,8 @@ class QwenMtpHead(WiredHead):
         return entering
 
     def arrays(self) -> list[mx.array]:
-        return self._cache.arrays() + ([] if self._last is None else [self._last])
+        last = [] if self._last is None else [self._last]
+        return self._cache.arrays() + last + ([] if self._begun is None else [self._begun.logits])
 
 
 class QwenMtpLayout:

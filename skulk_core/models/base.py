@@ -67,6 +67,7 @@ class Target(abc.ABC):
         assert self.layer_range.end <= self.num_layers, f"{self.layer_range} of {self.num_layers} layers"
         self.layers: Sequence[Any] = self.all_layers[self.layer_range.start : self.layer_range.end]
         self.adder = Adder()
+        self._decides = True
 
     # what a family says of itself
 
@@ -196,6 +197,7 @@ class Target(abc.ABC):
         up. Raises `ShareError`.
         """
         compute_in_order()
+        self._decides = decides
         try:
             cut(self.model, rank, size)
         except ValueError as error:
@@ -214,8 +216,8 @@ class Target(abc.ABC):
         """
         lay_out(self.layers)
         text = self.text_model
-        if self.layer_range.end < self.num_layers:
-            # another host has the LM head; here it was never read
+        if self.layer_range.end < self.num_layers or not self._decides:
+            # another host has the LM head; in a pipeline it was never read here
             return
         if self.lm_head is not None:
             text.lm_head = laid_out(text.lm_head)

@@ -39,6 +39,9 @@ _ROWS = 16
 _COLUMNS = ((1950, 64), (5200, 32), (1 << 16, 16))
 
 
+_MOST_THREADS = 2
+
+
 class Order(Enum):
     """How the weights ``[out, in]`` of a product are stored."""
 
@@ -48,11 +51,13 @@ class Order(Enum):
 
 
 def best_order() -> Order:
-    """What suits the BLAS of this process."""
+    """What suits the BLAS of this process, with the threads that it has now."""
     core = blas.openblas_core() if mx.default_device() == mx.cpu else None
     if core is None:
         return Order.AS_STORED
-    return Order.TILED if core in blas.AVX512_CORES else Order.TRANSPOSED
+    # tiles are multiplied one after another, each by one thread: measured beside two threads, and not beside more
+    few_threads = (blas.prepare().threads or 1) <= _MOST_THREADS
+    return Order.TILED if core in blas.AVX512_CORES and few_threads else Order.TRANSPOSED
 
 
 class TiledLinear(nn.Module):
@@ -64,6 +69,11 @@ class TiledLinear(nn.Module):
         if bias is not None:
             self.bias = bias
         self.freeze()
+
+    @property
+    def weight(self) -> mx.array:
+        """``[out, in]``, put together again: for who wants its shape, or a product of mlx-lm's own."""
+        return _whole(self.tiles)
 
     def __call__(self, x: mx.array) -> mx.array:
         """``[..., out]`` of ``x`` ``[..., in]``."""
@@ -79,6 +89,11 @@ class TiledEmbedding(nn.Module):
         self.tiles = _stored_transposed(weight, columns)
         self.freeze()
 
+    @property
+    def weight(self) -> mx.array:
+        """``[V, H]``, put together again."""
+        return _whole(self.tiles)
+
     def __call__(self, tokens: mx.array) -> mx.array:
         """Rows ``[..., H]`` of ``tokens`` ``[...]``."""
         columns = self.tiles.shape[-1]
@@ -88,6 +103,10 @@ class TiledEmbedding(nn.Module):
     def as_linear(self, x: mx.array) -> mx.array:
         """Logits ``[..., V]`` of ``x`` ``[..., H]``."""
         return multiply(x, self.tiles)
+
+
+def _whole(tiles: mx.array) -> mx.array:
+    return tiles.swapaxes(1, 2).reshape(-1, tiles.shape[1])
 
 
 def multiply(x: mx.array, tiles: mx.array) -> mx.array:
@@ -100,7 +119,7 @@ def multiply(x: mx.array, tiles: mx.array) -> mx.array:
 def lay_out(modules: Iterable[nn.Module]) -> None:
     """Store the float32 matrices of every `nn.Linear` below ``modules`` in `best_order`; their values stay the same.
 
-    Weights must have been read. One module's at a time are held twice.
+    Weights must have been read. While a matrix is moved, it is there three times, and the others of its module twice.
     """
     if best_order() is Order.AS_STORED:
         return
@@ -128,7 +147,6 @@ def laid_out(module: Any) -> Any:
         module.weight = _stored_transposed(weight, weight.shape[0]).squeeze(0).T
         mx.eval(module.weight)
         return module
-    # the module's own is let go of before the next is made
     bias = module.get("bias")
     return TiledEmbedding(weight, columns) if type(module) is nn.Embedding else TiledLinear(weight, columns, bias)
 

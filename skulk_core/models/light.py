@@ -5,7 +5,9 @@ out; a pass over one row of a small model is nothing else. Large passes and othe
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -22,6 +24,16 @@ _MOST_BEGUN = 32
 
 # Positions whose angles are worked out at first; then twice as many whenever a text grows beyond them.
 _LEAST_POSITIONS = 1024
+
+
+@dataclass
+class _State:
+    """Whether passes are computed; the one mutable thing here."""
+
+    begins: bool = True
+
+
+_state = _State()
 
 
 def is_small(x: mx.array) -> bool:
@@ -45,8 +57,18 @@ def begin(*arrays: mx.array) -> None:
 
     Of the demo's verify passes it gained a tenth. ``arrays`` are the rows of a pass, first axis.
     """
-    if arrays[0].shape[0] <= _MOST_BEGUN:
+    if arrays[0].shape[0] <= _MOST_BEGUN and _state.begins:
         hand_over(*arrays)
+
+
+@contextmanager
+def nothing_begun() -> Iterator[None]:
+    """For passes that are built for their shapes alone: nothing of them is computed."""
+    _state.begins = False
+    try:
+        yield
+    finally:
+        _state.begins = True
 
 
 def linear(module: Any) -> Callable[[mx.array], mx.array]:

@@ -23,6 +23,7 @@ from skulk_core.memory.division import Division
 from skulk_core.memory.passes import PassBytes, counted
 from skulk_core.memory.weights import OuterParts
 from skulk_core.models.base import Activations, Target
+from skulk_core.models.light import nothing_begun
 from skulk_core.models.loading import FILES_AT_FAULT, renamed, shortened, text_config
 from skulk_core.models.registry import config_changes, make_target, require_adapter, unsupported
 from skulk_core.types import LayerRange
@@ -136,7 +137,8 @@ def _cache_shapes(target: Target) -> tuple[CacheShape, ...]:
             if cache.mask_key not in masks:
                 masks[cache.mask_key] = cache.mask(_PROBED_ROWS)
             # every layer sees the same rows: shapes are all that is asked for
-            target.run_nth_layer(index, entering.h, cache, masks[cache.mask_key], in_common)
+            with nothing_begun():
+                target.run_nth_layer(index, entering.h, cache, masks[cache.mask_key], in_common)
             cache.commit(_PROBED_ROWS)
             known[kind] = _shape(cache)
         shapes.append(known[kind])

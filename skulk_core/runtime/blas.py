@@ -213,11 +213,11 @@ def _prepare() -> BlasChoice:
 
 def _in_order() -> list[str]:
     """The candidates, the fastest on this machine first."""
-    return ["scipy-openblas", "openblas", "blis"] if _has_avx512() else ["blis", "scipy-openblas", "openblas"]
+    return ["scipy-openblas", "blis", "openblas"] if _has_avx512() else ["blis", "scipy-openblas", "openblas"]
 
 
 def _has_avx512() -> bool:
-    """Whether OpenBLAS would run kernels of `AVX512_CORES` here."""
+    """Whether the CPU has what kernels of `AVX512_CORES` need; OpenBLAS may still have been told to run others."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -79,7 +79,8 @@ def _blas_finding(choice: BlasChoice) -> Finding:
     value = f"{choice.name}{threads}: {choice.path or choice.why}"
     if choice.name == blas.REFERENCE:
         return Finding("BLAS", value, False, remedy(choice))
-    faster = system_command("blis")
+    # where OpenBLAS has AVX-512 the weights are laid out for it, and BLIS is not faster
+    faster = None if blas.openblas_core() in blas.AVX512_CORES else system_command("blis")
     if choice.name in ("scipy-openblas", "openblas") and faster is not None:
         return Finding("BLAS", value, True, f"{faster} (BLIS decodes faster)")
     return Finding("BLAS", value, True)
