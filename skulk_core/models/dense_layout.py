@@ -37,8 +37,7 @@ _ROWS = 16
 # OpenBLAS takes a product of M rows, N columns and K summands as it is where M N K is at most a million. Tiles this
 # wide stay below for passes of 8 rows, and where that would make them too narrow for as many as can be.
 _COLUMNS = ((1950, 64), (5200, 32), (1 << 16, 16))
-
-
+# Threads of a BLAS beside which tiles were measured: they are multiplied one after another, each by one thread.
 _MOST_THREADS = 2
 
 
@@ -55,7 +54,6 @@ def best_order() -> Order:
     core = blas.openblas_core() if mx.default_device() == mx.cpu else None
     if core is None:
         return Order.AS_STORED
-    # tiles are multiplied one after another, each by one thread: measured beside two threads, and not beside more
     few_threads = (blas.prepare().threads or 1) <= _MOST_THREADS
     return Order.TILED if core in blas.AVX512_CORES and few_threads else Order.TRANSPOSED
 

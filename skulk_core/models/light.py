@@ -55,7 +55,7 @@ def hand_over(*arrays: mx.array) -> None:
 def begin(*arrays: mx.array) -> None:
     """`hand_over` in the middle of a layer of a small pass, where a CPU is done before the next layer has been built.
 
-    Of the demo's verify passes it gained a tenth. ``arrays`` are the rows of a pass, first axis.
+    Rounds of the demo at depth 4 took 4 % less time so, paired in one run. ``arrays`` are a pass's rows, first axis.
     """
     if arrays[0].shape[0] <= _MOST_BEGUN and _state.begins:
         hand_over(*arrays)
@@ -74,16 +74,13 @@ def nothing_begun() -> Iterator[None]:
 def linear(module: Any) -> Callable[[mx.array], mx.array]:
     """``module`` as a function of rows ``[T, in]``; an unquantised one without transposing its weight every time."""
     if type(module) is TiledLinear and "bias" not in module:
-        return partial(_multiply_by, module.tiles)
+        tiles = module.tiles
+        return lambda x: multiply(x, tiles)
     if type(module) is not nn.Linear or "bias" in module:
         return lambda x: module(x)
     transposed = module.weight.T
     mx.eval(transposed)
     return lambda x: x @ transposed
-
-
-def _multiply_by(tiles: mx.array, x: mx.array) -> mx.array:
-    return multiply(x, tiles)
 
 
 class RowNorm:
