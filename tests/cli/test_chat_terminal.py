@@ -62,8 +62,8 @@ def test_ctrl_c_stops_an_answer_which_is_kept_and_then_leaves(skulk: Program, mo
     assert "stopped" in finished.stderr
     ((prompt_tokens, held),) = reused(finished.stderr)
     assert held == prompt_tokens - 1 > 20
-    # the shell goes on on a line of its own
-    assert "> \r\n" in finished.stdout[-10:]
+    # the shell goes on on a line of its own; presses that come after it are echoed by the terminal
+    assert "> \r\n" in finished.stdout.replace("^C", "")[-10:]
 
 
 def test_ctrl_c_again_and_again_leaves_from_an_answer(skulk: Program) -> None:
