@@ -23,4 +23,5 @@ class FaultyDrafts(NgramHead):
         at = len(self._tokens)
         drafted = self._plain[at - self._num_prompt + 1 :][:depth]
         wrong = random.Random(at).randint(0, depth)
-        return Draft(mx.array([token + (index >= wrong) for index, token in enumerate(drafted)], mx.int32))
+        # downwards, and 0 to 1: a token that the vocabulary lacks would be read from memory of something else
+        return Draft(mx.array([abs(token - (index >= wrong)) for index, token in enumerate(drafted)], mx.int32))
