@@ -27,12 +27,12 @@ def skulk(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 
 class Running:
-    """A long answer over two local ranks, of which the first word was read."""
+    """A long answer over two local ranks, of which the first words were read: one token has no speed to tell."""
 
     def __init__(self, skulk: Program) -> None:
         self.process = skulk.start("run", "demo", "--peers", "local:2", "--max-tokens", "3500")
         assert self.process.stdout is not None
-        self.first = self.process.stdout.read(1)
+        self.first = self.process.stdout.read(100)
         assert self.first, self.process.communicate()[1].decode()
         self.workers = _children(self.process.pid)
         self.descriptors = [os.pidfd_open(pid) for pid in self.workers]
