@@ -23,9 +23,8 @@ _HALF_LIFE = 64.0
 _FADE = 0.5 ** (1 / _HALF_LIFE)
 # Another depth must promise so much more before it is taken, or two that are alike would alternate.
 _HYSTERESIS = 1.03
-# Plain rounds between two looks at what a draft would bring; twice as many after every look that was in vain, and the
-# most at once where the head is more likely dead than not.
-_FIRST_LOOK, _LAST_LOOK = 16, 256
+# Plain rounds between two looks at what a draft would bring; twice as many after every look that was in vain.
+_FIRST_LOOK, _LAST_LOOK = 32, 256
 
 
 class DepthPolicy(Protocol):
@@ -108,8 +107,7 @@ class AutoDepth:
             # worth another look at once: one accepted draft does not outweigh many that were refused
             self._until_look = 0
         elif self._depth == 0:
-            dead = _chance_that_dead(self._judged[0], self._accepted[0]) > 0.5
-            self._between_looks = _LAST_LOOK if dead else min(2 * self._between_looks, _LAST_LOOK)
+            self._between_looks = min(2 * self._between_looks, _LAST_LOOK)
             self._until_look = self._between_looks
 
     def acceptance(self) -> list[float]:

@@ -92,8 +92,8 @@ def versions(*more: str) -> dict[str, str | None]:
 def compiler_path() -> Path | None:
     """The `g++` with which MLX's CPU build compiles fused kernels at first use, into ``$TMPDIR/mlx/VERSION/cpu``.
 
-    Without one MLX evaluates the same operations one by one, with the same tokens. Measured with the demo model on a
-    2-core virtual machine: 8 kernels, 7 s once, then 8.8 ms a token against 10.4.
+    Without one MLX evaluates operations one by one, and what would be fused differs by rounding. Measured with the
+    demo model on a 2-core virtual machine: 8 kernels, 4 to 7 s once, then 8.8 ms a token against 10.4.
     """
     found = shutil.which("g++")
     return None if found is None else Path(found)

@@ -68,6 +68,23 @@ def test_a_head_that_becomes_useful_is_noticed() -> None:
     assert policy.next_depth() >= 3
 
 
+@pytest.mark.parametrize(("costs", "gain"), [("small", 1.45), ("large", 1.6), ("sparse", 1.2)])
+def test_a_slow_start_does_not_cost_the_whole_text(costs: str, gain: float) -> None:
+    """The first line of a list, say, is nobody's guess: a head that seemed dead is looked at again soon."""
+    spent = 0.0
+    for seed in range(100):
+        policy, tokens, draw = AutoDepth(COSTS[costs]), 0, random.Random(seed)
+        while tokens < 300:
+            chances = ACCEPTANCE["dead" if tokens < 8 + seed % 52 else "good"]
+            depth, accepted = policy.next_depth(), 0
+            while accepted < depth and draw.random() < chances[accepted]:
+                accepted += 1
+            spent += COSTS[costs][depth]
+            tokens += accepted + 1
+            policy.saw(Round((0,) * (accepted + 1), depth, accepted))
+    assert COSTS[costs][0] * 300 * 100 / spent > gain
+
+
 @pytest.mark.parametrize("costs", COSTS)
 @pytest.mark.parametrize("bad_from", [1, 2])
 def test_what_was_once_seen_at_a_deep_position_is_not_believed_for_ever(bad_from: int, costs: str) -> None:

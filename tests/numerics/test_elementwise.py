@@ -8,7 +8,8 @@ import pytest
 
 from skulk_core.numerics import elementwise
 
-ARGUMENTS = np.concatenate([np.linspace(-80.0, 80.0, 4001), [-0.0, 1e-30, -200.0, -1e4, -math.inf]]).astype(np.float32)
+# as many as the cheaper forms are for
+ARGUMENTS = np.concatenate([np.linspace(-80.0, 80.0, 9001), [-0.0, 1e-30, -200.0, -1e4, -math.inf]]).astype(np.float32)
 GREAT = np.array([100.0, 200.0, 1e4], np.float32)
 
 
@@ -16,7 +17,7 @@ GREAT = np.array([100.0, 200.0, 1e4], np.float32)
 def _every_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an x86 CPU whose operations are fused or are not, and as elsewhere."""
     on_x86, fuses = request.param != "elsewhere", request.param == "x86 with g++"
-    monkeypatch.setattr(elementwise, "power_is_faster", lambda x, n=0: on_x86 and x.dtype == mx.float32)
+    monkeypatch.setattr(elementwise, "_on_x86_cpu", lambda: on_x86)
     monkeypatch.setattr(elementwise, "_fuses", lambda: fuses)
 
 
@@ -28,6 +29,11 @@ def check(actual: mx.array, expected: np.ndarray) -> None:
 def check_activation(actual: mx.array, expected: np.ndarray) -> None:
     """To rounding of values near 1: far below zero it is as good as nothing, and need not be exactly that."""
     np.testing.assert_allclose(np.array(actual), expected.astype(np.float32), rtol=1e-6, atol=1e-6)
+
+
+def factors(num_values: int) -> np.ndarray:
+    """What is gated: nowhere so small that an error of the gate would vanish in it."""
+    return np.resize(np.array([-2.0, 0.5, 1.5], np.float32), num_values)
 
 
 def test_exp() -> None:
@@ -50,14 +56,14 @@ def test_silu() -> None:
 def test_swiglu() -> None:
     """Otherwise every MLP is wrong."""
     x = np.concatenate([ARGUMENTS[np.isfinite(ARGUMENTS)], GREAT])
-    other = np.linspace(-2.0, 2.0, len(x), dtype=np.float32)
+    other = factors(len(x))
     check_activation(elementwise.swiglu(mx.array(x), mx.array(other)), x * _sigmoid(x) * other)
 
 
 def test_geglu() -> None:
     """Otherwise every MLP of Gemma is wrong."""
     x = np.concatenate([ARGUMENTS[np.isfinite(ARGUMENTS)], GREAT])
-    other = np.linspace(-2.0, 2.0, len(x), dtype=np.float32)
+    other = factors(len(x))
     inner = math.sqrt(2 / math.pi) * (x.astype(np.float64) + 0.044715 * x.astype(np.float64) ** 3)
     expected = x * (0.5 + 0.5 * np.tanh(inner)) * other
     check_activation(elementwise.geglu(mx.array(x), mx.array(other)), expected)
@@ -83,5 +89,23 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
 def test_other_dtypes_keep_theirs(dtype: mx.Dtype) -> None:
     """Otherwise a bfloat16 model computes in float32, at twice the memory."""
-    x = mx.array([1.0, -2.0], dtype)
-    assert {f(x).dtype for f in (elementwise.exp, elementwise.sigmoid, elementwise.silu)} == {dtype}
+    x = mx.array(ARGUMENTS, dtype)
+    one_array = (elementwise.exp, elementwise.sigmoid, elementwise.silu)
+    found = {f(x).dtype for f in one_array} | {f(x, x).dtype for f in (elementwise.swiglu, elementwise.geglu)}
+    assert found == {dtype}
+
+
+def test_each_form_is_taken_where_it_is_cheapest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a wide pass spends its time on activations, or a narrow one on handing out constants."""
+    forms = ("elsewhere", "by power", "by polynomial")
+
+    def taken(num_elements: int) -> str:
+        return elementwise._fastest(mx.zeros(num_elements), *forms)  # type: ignore[arg-type,return-value]
+
+    monkeypatch.setattr(elementwise, "_on_x86_cpu", lambda: True)
+    monkeypatch.setattr(elementwise, "_fuses", lambda: True)
+    assert [taken(n) for n in (1, 2047, 2048, 100_000)] == ["by power", "by power", "by polynomial", "by polynomial"]
+    monkeypatch.setattr(elementwise, "_fuses", lambda: False)
+    assert taken(100_000) == "by power"
+    monkeypatch.setattr(elementwise, "_on_x86_cpu", lambda: False)
+    assert taken(100_000) == "elsewhere"
