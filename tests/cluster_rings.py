@@ -25,7 +25,7 @@ GREEDY = SamplingSettings()
 WITH_HEAD = Drafting("head", needed=True)
 WITH_LOOKUP = Drafting("ngram")
 # Reached only when a test fails.
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 @dataclass

@@ -69,7 +69,7 @@ def test_a_small_bench_reports_every_arm(measured: tuple[Receipt, Path]) -> None
     assert figures.tokens_per_round > 1
     assert only.figures(plain).tokens_per_round == 1
     assert deep.profile is not None
-    assert deep.profile.other_s <= 0.1 * deep.profile.decode_s
+    assert deep.profile.other_s <= 0.3 * deep.profile.decode_s
     assert found.sidecar is not None
     assert found.sidecar.sha256 == sha256(demo_sidecar().read_bytes()).hexdigest()
     assert found.sidecar.conventions["concat_order"] == "embedding_first"

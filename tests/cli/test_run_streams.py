@@ -9,7 +9,7 @@ FAILED, CLOSED_PIPE = 1, 141
 SHORT = ("run", "demo", "hi", "--max-tokens", "3")
 
 SCRIPTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "reader gone": ('"$@" | head -c 1; exit ${PIPESTATUS[0]}', ("run", "demo", "hi", "--max-tokens", "400")),
+    "reader gone": ('"$@" | head -c 1; exit ${PIPESTATUS[0]}', ("run", "demo", "hi", "--max-tokens", "3500")),
     "stdout closed": ('"$@" >&-', SHORT),
     "stdout full": ('"$@" >/dev/full', SHORT),
     "stderr closed": ('"$@" 2>&-', SHORT),

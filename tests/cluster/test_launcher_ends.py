@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,11 @@ class Running:
     def __init__(self, skulk: Program) -> None:
         self.process = skulk.start("run", "demo", "--peers", "local:2", "--max-tokens", "3500")
         assert self.process.stdout is not None
-        self.first = self.process.stdout.read(100)
-        assert self.first, self.process.communicate()[1].decode()
+        self.first = b""
+        while len(self.first) < 100:
+            part = self.process.stdout.read(100)
+            assert part, self.process.communicate()[1].decode()
+            self.first += part
         self.workers = _children(self.process.pid)
         self.descriptors = [os.pidfd_open(pid) for pid in self.workers]
         self.ports = {port for pid in self.workers for port in _listening(pid)}
@@ -48,8 +52,11 @@ class Running:
 
 
 def _children(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    return sorted(int(child) for file in children for child in file.read_text().split())
+    children: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # of a thread that ended meanwhile
+            children += map(int, file.read_text().split())
+    return sorted(children)
 
 
 def _all_listening() -> set[int]:
@@ -132,6 +139,7 @@ def test_interrupted_while_a_new_ring_forms(skulk: Program) -> None:
     lost = _kill_a_worker(terminal.process.pid)
     # a new one has been started
     while not set(_children(terminal.process.pid)) - set(lost):
+        assert terminal.process.poll() is None
         time.sleep(0.02)
     terminal.process.send_signal(signal.SIGINT)
     finished = terminal.finish()

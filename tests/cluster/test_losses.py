@@ -79,13 +79,13 @@ def test_a_killed_rank_costs_no_token(cluster: Cluster) -> None:
         told = len(cluster.notes.lines)
         gone = os.pidfd_open(cluster.pid(rank))
         kill = at_round(4, lambda rank=rank: os.kill(cluster.pid(rank), signal.SIGKILL))
-        tokens = answer(cluster.engine, encoded(turn), depth, NUM_TOKENS, sampling, after_round=kill)
-        assert tokens == expected(turn, depth, sampling)
+        # long enough not to be decoded before the signal
+        tokens = answer(cluster.engine, encoded(turn), depth, 300, sampling, after_round=kill)
+        assert tokens == one_host(demo().target, demo_head().head, encoded(turn), depth, 300, sampling)
         assert wait_until_gone([gone])
         os.close(gone)
         stats = cluster.engine.stats
-        # a rank that was quick may have said all before it died
-        assert stats.recoveries <= 1
+        assert stats.recoveries == 1
         lines = cluster.notes.lines[told:]
         assert len(lines) == stats.recoveries
         assert all(f"local#{rank + 1}" in line and "signal 9" in line and "none lost" in line for line in lines)
@@ -136,7 +136,7 @@ def test_two_of_three_hosts_lost_and_then_the_last(cluster: Cluster) -> None:
     assert all(f"{name}: " in cluster.notes.lines[-1] for name in ("local#1", "local#2"))
     cluster.dead.add("local#3")
     with pytest.raises(ClusterLost) as lost:
-        answer(cluster.engine, encoded(9), 2, 300, after_round=at_round(2, lambda: os.kill(cluster.pid(0), 9)))
+        answer(cluster.engine, encoded(9), 2, 1500, after_round=at_round(2, lambda: os.kill(cluster.pid(0), 9)))
     assert "no host is left" in str(lost.value)
     assert "signal 9" in str(lost.value)
 
@@ -259,7 +259,7 @@ def test_neighbours_that_never_connect_are_said_to(monkeypatch: pytest.MonkeyPat
         stopped.append(pid)
         os.kill(pid, signal.SIGSTOP)
 
-    with pytest.raises(RingError, match="did not connect within 2 s"), ring("demo", (0, 4, 8), starter=starter):
+    with pytest.raises(RingError, match=r"did not connect within \d+ s"), ring("demo", (0, 4, 8), starter=starter):
         pass
     assert stopped
 

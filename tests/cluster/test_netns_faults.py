@@ -12,7 +12,7 @@ from fault_texts import Stream, broken_text
 from netns import Cluster
 
 PROMPT = "The server handles each request in a separate thread. If"
-ASKED = (PROMPT, "--max-tokens", "500", "--temperature", "0", "--draft-depth", "2")
+ASKED = (PROMPT, "--max-tokens", "1000", "--temperature", "0", "--draft-depth", "2")
 FAULTS = {fault.name: fault for fault in (*SSH_FAULTS, *DRIVEN_FAULTS)}
 
 

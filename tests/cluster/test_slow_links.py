@@ -221,7 +221,7 @@ def test_costs_and_splits_are_those_of_the_slow_links(engine: ClusterEngine) -> 
         assert split.tokens == 15
         assert split.link_s >= 2 * DELAY_S
         assert split.draft_s > 0
-        assert split.other_s <= 0.1 * split.decode_s
+        assert split.other_s <= 0.3 * split.decode_s
     # the other ranks hold another text now, and the decider knows it
     assert answer(engine, encoded(4), 2, 12) == one_host(demo().target, None, encoded(4), 0, 12)
     assert all(engine.peaks())
