@@ -29,6 +29,8 @@ _LEAST_ELEMENTS = 8192
 # From here on a polynomial's kernel saves more than its constants, inputs of it like others, cost whoever hands it out.
 _LEAST_FOR_POLYNOMIALS = 2048
 
+_GELU_SLOPE = 2 * math.sqrt(2 / math.pi)
+
 
 def power_is_faster(x: mx.array, num_elements: int = _LEAST_ELEMENTS) -> bool:
     """Whether ``e ** x`` is cheaper than ``exp(x)`` for an array of this kind and at least so many elements."""
@@ -117,8 +119,7 @@ def _swiglu_by_power(gate: mx.array, x: mx.array) -> mx.array:
 @partial(mx.compile, shapeless=True)
 def _geglu_by_power(gate: mx.array, x: mx.array) -> mx.array:
     # (1 + tanh u) / 2 = 1 / (1 + e ** -2u), with u = sqrt(2 / pi) (x + 0.044715 x^3)
-    slope = 2 * math.sqrt(2 / math.pi)
-    return gate / (1.0 + mx.power(math.e, -slope * (gate + 0.044715 * gate * gate * gate))) * x
+    return gate / (1.0 + mx.power(math.e, -_GELU_SLOPE * (gate + 0.044715 * gate * gate * gate))) * x
 
 
 # silu(x) = max(x, 0) - u / (1 + e^u) with u = |x|, and e^u = p(u)^4 with p(u) = prod(SCALE u (u + b) + c), which has
@@ -152,8 +153,7 @@ def _silu(x: mx.array) -> mx.array:
 
 @mx.compile
 def _swiglu(gate: mx.array, x: mx.array) -> mx.array:
-    u = mx.abs(gate)
-    return (gate + u) * (x * 0.5) - u * x / (1.0 + _exp_of_size(u))
+    return _times_sigmoid(gate, mx.abs(gate), x)
 
 
 # Two kernels: what is too long for one MLX would cut in more than two.
@@ -162,14 +162,17 @@ def _geglu(gate: mx.array, x: mx.array) -> mx.array:
     return out
 
 
-@mx.compile
-def _gated(gate: mx.array, exponent: mx.array, x: mx.array) -> mx.array:
+def _times_sigmoid(gate: mx.array, exponent: mx.array, x: mx.array) -> mx.array:
+    """``gate * sigmoid(v) * x`` for the ``v`` of the gate's sign whose size is ``exponent``."""
     u = mx.abs(gate)
     return (gate + u) * (x * 0.5) - u * x / (1.0 + _exp_of_size(exponent))
+
+
+_gated = mx.compile(_times_sigmoid)
 
 
 @mx.compile
 def _gelu_exponent(gate: mx.array) -> mx.array:
     """``|2 sqrt(2 / pi) (x + 0.044715 x^3)|``: (1 + tanh v) / 2 = 1 / (1 + e ** -2v)."""
-    u, slope = mx.abs(gate), 2 * math.sqrt(2 / math.pi)
-    return u * (slope + slope * 0.044715 * mx.square(u))
+    u = mx.abs(gate)
+    return u * (_GELU_SLOPE + _GELU_SLOPE * 0.044715 * mx.square(u))
