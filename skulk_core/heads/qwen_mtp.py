@@ -147,7 +147,7 @@ class QwenMtpHead(WiredHead):
         if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
             halves.reverse()
         entering = self._fc(mx.concatenate(halves, axis=-1))
-        begin(entering)
+        begin(tokens.shape[0], entering)
         return entering
 
     def arrays(self) -> list[mx.array]:

@@ -13,21 +13,32 @@ _BLOCK_ROWS = 128
 def attend(
     queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None, scale: float = 1.0
 ) -> mx.array:
-    """Softmax attention ``[T, H, D]`` of queries ``[T, H, D]`` over ``[1, Hkv, K, D]``.
+    """Softmax attention ``[1, H, T, D]`` of queries ``[1, H, T, D]`` over ``[1, Hkv, K, D]``.
 
     ``mask`` is `mx.fast.scaled_dot_product_attention`'s: None, ``"causal"`` (the last T of the K keys are the
     queries' own rows), or an array that is false where nothing may be seen.
     """
     if mx.default_device() == mx.cpu:
         return _attend_in_blocks(queries if scale == 1.0 else queries * scale, keys, values, mask)
-    out = mx.fast.scaled_dot_product_attention(queries.swapaxes(0, 1)[None], keys, values, scale=scale, mask=mask)
-    return out.squeeze(0).swapaxes(0, 1)
+    return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+
+
+def heads_first(x: mx.array) -> mx.array:
+    """Rows ``[T, H, D]`` as ``[1, H, T, D]``."""
+    rows, num_heads, dims = x.shape
+    return x.swapaxes(0, 1)[None] if rows > 1 else x.reshape(1, num_heads, 1, dims)
+
+
+def rows_first(x: mx.array) -> mx.array:
+    """Heads ``[1, H, T, D]`` as rows ``[T, H D]``."""
+    rows = x.shape[2]
+    return (x.swapaxes(1, 2) if rows > 1 else x).reshape(rows, -1)
 
 
 def _attend_in_blocks(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
     """On a CPU MLX's own is made of the same operations as here, and of more."""
-    rows, length = queries.shape[0], keys.shape[2]
-    keys, values = keys.squeeze(0).swapaxes(-1, -2), values.squeeze(0)
+    rows, length = queries.shape[2], keys.shape[2]
+    keys = keys.swapaxes(-1, -2)
     outputs = []
     for start in range(0, rows, _BLOCK_ROWS):
         end = min(start + _BLOCK_ROWS, rows)
@@ -38,26 +49,25 @@ def _attend_in_blocks(queries: mx.array, keys: mx.array, values: mx.array, mask:
         elif mask is not None:
             block_mask = mx.where(mask[..., start:end, :], mx.array(0.0), mx.array(-mx.inf))
         whole = end - start == rows and seen == length
-        block = (queries, keys, values) if whole else (queries[start:end], keys[..., :seen], values[:, :seen])
+        block = (queries, keys, values) if whole else (queries[:, :, start:end], keys[..., :seen], values[:, :, :seen])
         outputs.append(_block(*block, block_mask))
-    return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs)
+    return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
 def _block(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | None) -> mx.array:
-    """``[T, H, D]`` over keys ``[Hkv, D, K]`` and values ``[Hkv, K, D]``; ``mask`` is added to the scores."""
-    rows, num_heads, dims = queries.shape
-    num_kv, _, length = keys.shape
+    """``[1, H, T, D]`` over keys ``[1, Hkv, D, K]`` and values ``[1, Hkv, K, D]``; ``mask`` is added to the scores."""
+    _, num_heads, rows, dims = queries.shape
+    _, num_kv, _, length = keys.shape
     # the query heads of one K/V head are rows of one product
-    by_head = queries.swapaxes(0, 1) if rows > 1 else queries
-    scores = by_head.reshape(num_kv, -1, dims) @ keys
+    scores = queries.reshape(1, num_kv, -1, dims) @ keys
     if mask is not None:
-        scores = (scores.reshape(num_heads, rows, length) + mask.astype(scores.dtype)).reshape(scores.shape)
+        scores = (scores.reshape(1, num_heads, rows, length) + mask.astype(scores.dtype)).reshape(scores.shape)
     if power_is_faster(scores):
         weights = exp(scores - scores.max(axis=-1, keepdims=True))
         out = (weights @ values) / weights.sum(axis=-1, keepdims=True)
     else:
         out = mx.softmax(scores, axis=-1, precise=True) @ values
-    return out.reshape(num_heads, rows, -1).swapaxes(0, 1) if rows > 1 else out.reshape(1, num_heads, -1)
+    return out.reshape(1, num_heads, rows, -1)
 
 
 @lru_cache(maxsize=8)

@@ -21,7 +21,7 @@ columns, ``[in, columns]``, is one. BLIS does without the copy for any matrix, a
 finds: single rows, and its threads, would lose by tiles.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -109,9 +109,33 @@ def _whole(tiles: mx.array) -> mx.array:
 
 def multiply(x: mx.array, tiles: mx.array) -> mx.array:
     """``[..., out]`` of rows ``[..., in]`` and tiles ``[out / columns, in, columns]``."""
-    lead = x.shape[:-1]
-    out = (x if x.ndim == 2 else x.reshape(-1, x.shape[-1])) @ tiles
-    return (out if out.shape[1] == 1 else out.swapaxes(0, 1)).reshape(*lead, -1)
+    if x.ndim == 2:
+        return in_rows(x @ tiles)
+    return in_rows(x.reshape(-1, x.shape[-1]) @ tiles).reshape(*x.shape[:-1], -1)
+
+
+def in_rows(out: mx.array) -> mx.array:
+    """``[T, n columns]`` of a product ``[n, T, columns]`` of rows and tiles."""
+    rows = out.shape[1]
+    return (out if rows == 1 else out.swapaxes(0, 1)).reshape(rows, -1)
+
+
+def in_heads(out: mx.array, head_dim: int) -> mx.array:
+    """``[heads, T, D]`` of a product ``[n, T, columns]`` of rows and tiles, as it is where a tile is a head."""
+    _, rows, columns = out.shape
+    if columns == head_dim:
+        return out
+    parts = out.reshape(-1, head_dim // columns, rows, columns)
+    return (parts if rows == 1 else parts.swapaxes(1, 2)).reshape(-1, rows, head_dim)
+
+
+def tiles_of(modules: Sequence[Any], width: int) -> list[mx.array] | None:
+    """The tiles of ``modules`` if all are tiled alike, without a bias, and ``width`` columns are whole tiles."""
+    if any(type(module) is not TiledLinear or "bias" in module for module in modules):
+        return None
+    tiles = [module.tiles for module in modules]
+    columns = {one.shape[-1] for one in tiles}
+    return tiles if len(columns) == 1 and width % columns.pop() == 0 else None
 
 
 def lay_out(modules: Iterable[nn.Module]) -> None:

@@ -36,7 +36,7 @@ class SecondHalf:
 
     def __call__(self, h: mx.array) -> mx.array:
         """Rows ``[T, H]`` after the layer."""
-        begin(h)
+        begin(h.shape[0], h)
         x = self._norm(h)
         out = self._down(swiglu(self._gate(x), self._up(x))) if self._dense else self._mlp(x)
         return h + out
@@ -84,9 +84,9 @@ class GatedDeltaLayer:
         qkv, z, b, a = self._projected(h)
         conv_input = mx.concatenate([window, qkv])
         convolved = self._convolved(conv_input)
-        begin(*convolved)
+        begin(h.shape[0], *convolved)
         outputs, record = self._recurrence(*convolved, b, a, state)
-        begin(outputs)
+        begin(h.shape[0], outputs)
         cache.feed(conv_input, record)
         return self._finished(h, outputs, z)
 
@@ -108,7 +108,7 @@ class GatedDeltaLayer:
 
     def _projected(self, h: mx.array) -> Projections:
         projected = self._project(self._input_norm(h))
-        begin(*projected)
+        begin(h.shape[0], *projected)
         return projected
 
     def _finished(self, h: mx.array, outputs: mx.array, z: mx.array) -> mx.array:

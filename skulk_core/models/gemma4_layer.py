@@ -11,7 +11,7 @@ from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.borrowed import BorrowedCache
 from skulk_core.cache.window import WindowCache
-from skulk_core.models.attention import attend
+from skulk_core.models.attention import attend, heads_first, rows_first
 from skulk_core.models.light import RowNorm, is_small, linear
 from skulk_core.numerics.elementwise import geglu
 
@@ -109,12 +109,12 @@ class Gemma4Attention:
             assert isinstance(cache, AttentionCache | WindowCache)
             offset = cache.offset
             queries, keys, values = self._projected(x, self._angles(in_common, rows, offset), offset)
-            fetched = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
+            fetched = cache.update_and_fetch(heads_first(keys), heads_first(values))
             lent = Lent(*fetched, offset)
             if self._lends:
                 in_common.lent[self._kind] = lent
-        out = attend(queries, lent.keys, lent.values, mask)
-        return self._o(out.reshape(rows, -1))
+        out = attend(heads_first(queries), lent.keys, lent.values, mask)
+        return self._o(rows_first(out))
 
     def _angles(self, in_common: Pass, rows: int, offset: int) -> tuple[mx.array, mx.array] | None:
         if self._kind not in in_common.angles:

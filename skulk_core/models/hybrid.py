@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -10,13 +10,111 @@ from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.recurrent import RecurrentCache
 from skulk_core.memory.division import Part
-from skulk_core.models.attention import attend
+from skulk_core.models.attention import attend, heads_first, rows_first
 from skulk_core.models.base import Target
+from skulk_core.models.dense_layout import in_heads, tiles_of
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
 from skulk_core.models.light import Rotary, RowNorm, begin, is_few, linear
 from skulk_core.models.sharing import Summed, mlp_parts
 from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
+
+# Weights of more elements than this cost so much to multiply that the number of products is nothing beside it.
+_MOST_JOINED = 1 << 22
+
+
+class _Heads(NamedTuple):
+    """What attention is made of: ``normed`` queries and then keys, values, and the output gate, each ``[1, n, T, D]``.
+
+    ``normed`` are queries or keys alone, and what belongs to the others is empty, where only those were asked for.
+    """
+
+    normed: mx.array
+    values: mx.array
+    gate: mx.array
+
+
+class _Projections:
+    """The heads of rows ``[T, H]``. Queries are projected with their gates, keys beside their values.
+
+    Small weights that are stored in tiles are joined, each head beside its other half: one product, whose halves are
+    views. The modules keep views of their parts.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._num_heads, self._num_kv, self._dims = (
+            module.num_attention_heads,
+            module.num_key_value_heads,
+            module.head_dim,
+        )
+        self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
+        self._tiles = self._joined(module)
+        # the scores' scale is folded into the queries' norm where that rounds nothing
+        exact = module.q_norm.weight.dtype == mx.float32
+        self.scale = 1.0 if exact else float(module.scale)
+        # a weight for each head, also where one kind is alone, or rounding would differ from that of the norm of both
+        queries = [module.q_norm.weight * module.scale if exact else module.q_norm.weight] * self._num_heads
+        keys = [module.k_norm.weight] * self._num_kv
+        axis = 0 if self._tiles is None else 1
+        self._norm, self._query_norm, self._key_norm = (
+            RowNorm(mx.expand_dims(mx.stack(weights), axis), module.q_norm.eps)
+            for weights in (queries + keys, queries, keys)
+        )
+
+    def _joined(self, module: Any) -> mx.array | None:
+        projections = module.q_proj, module.k_proj, module.v_proj
+        found = tiles_of(projections, self._dims)
+        if found is None or sum(tiles.size for tiles in found) > _MOST_JOINED:
+            return None
+        queries, *pairs = found
+        keys, values = (tiles.reshape(self._num_kv, -1, *tiles.shape[1:]) for tiles in pairs)
+        joined = mx.concatenate([queries, mx.concatenate([keys, values], axis=1).reshape(-1, *queries.shape[1:])])
+        ends = joined[queries.shape[0] :].reshape(self._num_kv, 2, -1, *queries.shape[1:])
+        module.q_proj.tiles = joined[: queries.shape[0]]
+        module.k_proj.tiles, module.v_proj.tiles = (ends[:, half].reshape(*pairs[half].shape) for half in (0, 1))
+        mx.eval(joined, *(projection.tiles for projection in projections))
+        self._num_query_tiles = queries.shape[0]
+        return joined
+
+    def __call__(self, x: mx.array) -> _Heads:
+        """Everything of ``x``."""
+        if self._tiles is not None:
+            first, second = self._halves(x @ self._tiles)
+            gate, values = mx.split(second, [self._num_heads], axis=1)
+            return _Heads(self._norm(first), values, gate)
+        queries, gate = self._queries(x)
+        keys, values = self._in_rows(self._k(x)), self._in_rows(self._v(x))
+        normed = self._norm(mx.concatenate([queries, keys], axis=1))
+        return _Heads(heads_first(normed), heads_first(values), heads_first(gate))
+
+    def queries(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        """Normed queries and gates alone."""
+        if self._tiles is not None:
+            queries, gate = self._halves(x @ self._tiles[: self._num_query_tiles])
+            return self._query_norm(queries), gate
+        queries, gate = self._queries(x)
+        return heads_first(self._query_norm(queries)), heads_first(gate)
+
+    def keys(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        """Normed keys and values alone."""
+        if self._tiles is not None:
+            keys, values = self._halves(x @ self._tiles[self._num_query_tiles :])
+            return self._key_norm(keys), values
+        return heads_first(self._key_norm(self._in_rows(self._k(x)))), heads_first(self._in_rows(self._v(x)))
+
+    def _queries(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        queries, gate = mx.split(self._q(x).reshape(x.shape[0], self._num_heads, -1), 2, axis=-1)
+        return queries, gate
+
+    def _in_rows(self, x: mx.array) -> mx.array:
+        return x.reshape(x.shape[0], self._num_kv, -1)
+
+    def _halves(self, out: mx.array) -> tuple[mx.array, mx.array]:
+        """First and second half ``[1, n, T, D]`` of every pair in a product ``[tiles, T, columns]``."""
+        heads = in_heads(out, self._dims)
+        pairs = heads.reshape(1, -1, 2, *heads.shape[1:])
+        first, second = mx.split(pairs, 2, axis=2)
+        return first.squeeze(2), second.squeeze(2)
 
 
 class GatedAttention:
@@ -28,29 +126,18 @@ class GatedAttention:
     def __init__(self, layer: Any) -> None:
         module = layer.self_attn
         self._num_heads, self._num_kv = module.num_attention_heads, module.num_key_value_heads
-        # the scores' scale is folded into the queries' norm where that rounds nothing
-        exact = module.q_norm.weight.dtype == mx.float32
-        query_weight = module.q_norm.weight * module.scale if exact else module.q_norm.weight
-        self._scale = 1.0 if exact else float(module.scale)
-        weights = [query_weight] * self._num_heads + [module.k_norm.weight] * self._num_kv
-        self._norm = RowNorm(mx.stack(weights), module.q_norm.eps)
-        # a weight for each head too, or rounding would differ from that of the norm of both
-        self._query_norm = RowNorm(mx.stack(weights[: self._num_heads]), module.q_norm.eps)
-        self._key_norm = RowNorm(mx.stack(weights[self._num_heads :]), module.k_norm.eps)
+        self._project = _Projections(module)
         self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
-        self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
         self._o, self._rope = linear(module.o_proj), Rotary(module.rope)
         self._second_half = SecondHalf(layer)
 
     def __call__(self, h: mx.array, mask: Any, cache: AttentionCache) -> mx.array:
         """Rows ``[T, H]`` after the layer; feeds ``cache``."""
-        rows = h.shape[0]
-        heads, values, gate = self._projected(h)
-        heads = self._rope(heads, cache.offset)
-        queries, keys = mx.split(heads, [self._num_heads], axis=1)
-        keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
-        out = attend(queries, keys, values, mask, self._scale)
-        return self._finished(h, out.reshape(rows, -1), gate)
+        heads, values, gate = self._project(self._input_norm(h))
+        begin(h.shape[0], heads, values, gate)
+        queries, keys = mx.split(self._rope(heads, cache.offset), [self._num_heads], axis=1)
+        keys, values = cache.update_and_fetch(keys, values)
+        return self._finished(h, attend(queries, keys, values, mask, self._project.scale), gate)
 
     def last_row(self, h: mx.array, cache: AttentionCache) -> mx.array:
         """The last row ``[1, H]`` after the layer; of the others only keys and values are worked out."""
@@ -58,29 +145,17 @@ class GatedAttention:
         if rows == 1:
             return self(h, None, cache)
         x = self._input_norm(h)
-        keys, values = (projected(x).reshape(rows, self._num_kv, -1) for projected in (self._k, self._v))
-        queries, gate = mx.split(self._q(x[-1:]).reshape(1, self._num_heads, -1), 2, axis=-1)
+        keys, values = self._project.keys(x)
+        queries, gate = self._project.queries(x[-1:])
         offset = cache.offset
         # as `__call__` would, so that keys are the same whether or not anybody wants the other rows
-        by_tables = is_few(h.shape[0] * (self._num_heads + self._num_kv) * keys.shape[-1])
-        keys = self._rope(self._key_norm(keys), offset, by_tables)
-        queries = self._rope(self._query_norm(queries), offset + rows - 1, by_tables)
-        keys, values = cache.update_and_fetch(keys.swapaxes(0, 1)[None], values.swapaxes(0, 1)[None])
-        return self._finished(
-            h[-1:], attend(queries, keys, values, None, self._scale).reshape(1, -1), gate.reshape(1, -1)
-        )
-
-    def _projected(self, h: mx.array) -> tuple[mx.array, ...]:
-        """Normed queries and keys ``[T, H + Hkv, D]``, values ``[T, Hkv, D]`` and the output gate ``[T, H D]``."""
-        x, rows = self._input_norm(h), h.shape[0]
-        queries, gate = mx.split(self._q(x).reshape(rows, self._num_heads, -1), 2, axis=-1)
-        keys, values = (projected(x).reshape(rows, self._num_kv, -1) for projected in (self._k, self._v))
-        projected = self._norm(mx.concatenate([queries, keys], axis=1)), values, gate.reshape(rows, -1)
-        begin(*projected)
-        return projected
+        by_tables = is_few(rows * (self._num_heads + self._num_kv) * keys.shape[-1])
+        queries = self._rope(queries, offset + rows - 1, by_tables)
+        keys, values = cache.update_and_fetch(self._rope(keys, offset, by_tables), values)
+        return self._finished(h[-1:], attend(queries, keys, values, None, self._project.scale), gate)
 
     def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> mx.array:
-        return self._second_half(h + self._o(out * sigmoid(gate)))
+        return self._second_half(h + self._o(rows_first(out * sigmoid(gate))))
 
 
 class HybridTarget(Target):

@@ -22,8 +22,8 @@ _MOST_ELEMENTS = 8192
 # Rows of a pass that is handed over within its layers: the parts of a prompt keep a CPU busy as they are.
 _MOST_BEGUN = 32
 
-# Positions whose angles are worked out at first; then twice as many whenever a text grows beyond them.
-_LEAST_POSITIONS = 1024
+# Positions whose angles are worked out at once.
+_POSITIONS = 512
 
 
 @dataclass
@@ -52,12 +52,12 @@ def hand_over(*arrays: mx.array) -> None:
         mx.async_eval(*arrays)
 
 
-def begin(*arrays: mx.array) -> None:
+def begin(num_rows: int, *arrays: mx.array) -> None:
     """`hand_over` in the middle of a layer of a small pass, where a CPU is done before the next layer has been built.
 
-    Rounds of the demo at depth 4 took 4 % less time so, paired in one run. ``arrays`` are a pass's rows, first axis.
+    Rounds of the demo at depth 4 took 4 % less time so, paired in one run. ``num_rows`` are the pass's.
     """
-    if arrays[0].shape[0] <= _MOST_BEGUN and _state.begins:
+    if num_rows <= _MOST_BEGUN and _state.begins:
         hand_over(*arrays)
 
 
@@ -115,7 +115,7 @@ def _scale(x: mx.array, square_sum: mx.array, shift: mx.array, weight: mx.array)
 
 
 class Rotary:
-    """RoPE of ``[T, heads, D]`` with angles worked out once a pass, whatever the number of layers.
+    """RoPE of ``[1, heads, T, D]`` by tables of angles, whatever the number of layers.
 
     Stands in for an `nn.RoPE` with halves (not interleaved pairs) where a pass is small; any other rope is called.
     """
@@ -124,19 +124,16 @@ class Rotary:
         self._rope = rope
         self.is_simple = type(rope) is nn.RoPE and not rope.traditional
 
-    def angles(self, num_rows: int, offset: int) -> tuple[mx.array, mx.array]:
-        """Cosines and sines ``[T, 1, r / 2]`` for rows from position ``offset`` on."""
+    def rotate(self, x: mx.array, offset: int) -> mx.array:
+        """``x`` rotated by tables; dimensions beyond the rope's pass through."""
         assert self.is_simple
-        return _angles(self._rope.dims, self._rope.base, self._rope.scale, num_rows, offset)
-
-    def rotate(self, x: mx.array, cosines: mx.array, sines: mx.array) -> mx.array:
-        """``x`` ``[T, heads, D]`` rotated by `angles`; dimensions beyond the rope's pass through."""
-        half = self._rope.dims // 2
-        first, second, rest = mx.split(x, [half, 2 * half], axis=-1)
+        rope, (rows, dims) = self._rope, x.shape[-2:]
+        cosines, sines = _angles(rope.dims, dims, rope.base, rope.scale, rows, offset)
+        half = rope.dims // 2
+        first, second, *rest = mx.split(x, [half, rope.dims][: 2 if rope.dims < dims else 1], axis=-1)
+        turned: mx.array = x * cosines + mx.concatenate([second, first, *rest], axis=-1) * sines
         # the angles are float32; activations keep their dtype
-        turned = [first * cosines - second * sines, second * cosines + first * sines]
-        parts = [part.astype(x.dtype) for part in turned] + ([rest] if rest.shape[-1] else [])
-        return mx.concatenate(parts, axis=-1)
+        return turned if turned.dtype == x.dtype else turned.astype(x.dtype)
 
     def __call__(self, x: mx.array, offset: int, by_tables: bool | None = None) -> mx.array:
         """``x`` rotated for rows from position ``offset`` on.
@@ -145,23 +142,30 @@ class Rotary:
         together; else the size of ``x`` does.
         """
         if self.is_simple and (is_small(x) if by_tables is None else by_tables):
-            return self.rotate(x, *self.angles(x.shape[0], offset))
-        turned: mx.array = self._rope(x.swapaxes(0, 1)[None], offset=offset)
-        return turned.squeeze(0).swapaxes(0, 1)
+            return self.rotate(x, offset)
+        turned: mx.array = self._rope(x, offset=offset)
+        return turned
 
 
 @lru_cache(maxsize=4)
-def _angles(dims: int, base: float, scale: float, num_rows: int, offset: int) -> tuple[mx.array, mx.array]:
-    """Remembered for the layers of a pass."""
-    end = offset + num_rows
-    cosines, sines = _angle_tables(dims, base, scale, max(_LEAST_POSITIONS, 1 << (end - 1).bit_length()))
-    return cosines[offset:end], sines[offset:end]
+def _angles(
+    rope_dims: int, dims: int, base: float, scale: float, num_rows: int, offset: int
+) -> tuple[mx.array, mx.array]:
+    """What `Rotary.rotate` multiplies ``num_rows`` rows by, ``[T, D]`` each; remembered for the layers of a pass."""
+    start = offset - offset % _POSITIONS
+    length = _POSITIONS << ((offset - start + num_rows - 1) // _POSITIONS).bit_length()
+    cosines, sines = _angle_tables(rope_dims, dims, base, scale, start, length)
+    return cosines[offset - start : offset - start + num_rows], sines[offset - start : offset - start + num_rows]
 
 
 @lru_cache(maxsize=4)
-def _angle_tables(dims: int, base: float, scale: float, num_positions: int) -> tuple[mx.array, mx.array]:
-    positions = mx.arange(num_positions, dtype=mx.float32)[:, None, None] * scale
-    angles = positions * mx.exp(mx.arange(dims // 2, dtype=mx.float32) * (-2 * math.log(base) / dims))
-    tables = mx.cos(angles), mx.sin(angles)
+def _angle_tables(
+    rope_dims: int, dims: int, base: float, scale: float, start: int, length: int
+) -> tuple[mx.array, mx.array]:
+    """Cosines and signed sines of ``length`` positions from ``start`` on; 1 and 0 where nothing turns."""
+    positions = mx.arange(start, start + length, dtype=mx.float32)[:, None] * scale
+    angles = positions * mx.exp(mx.arange(rope_dims // 2, dtype=mx.float32) * (-2 * math.log(base) / rope_dims))
+    cosines, sines, rest = mx.cos(angles), mx.sin(angles), mx.zeros((length, dims - rope_dims))
+    tables = mx.concatenate([cosines, cosines, rest + 1], axis=-1), mx.concatenate([-sines, sines, rest], axis=-1)
     mx.eval(*tables)
     return tables
