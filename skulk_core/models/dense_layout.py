@@ -40,6 +40,9 @@ _COLUMNS = ((1950, 64), (5200, 32), (1 << 16, 16))
 # Threads of a BLAS beside which tiles were measured: they are multiplied one after another, each by one thread.
 _MOST_THREADS = 2
 
+# Weights of more elements take so long to multiply that the number of products is nothing beside it.
+_MOST_JOINED = 1 << 22
+
 
 class Order(Enum):
     """How the weights ``[out, in]`` of a product are stored."""
@@ -129,13 +132,16 @@ def in_heads(out: mx.array, head_dim: int) -> mx.array:
     return (parts if rows == 1 else parts.swapaxes(1, 2)).reshape(-1, rows, head_dim)
 
 
-def tiles_of(modules: Sequence[Any], width: int) -> list[mx.array] | None:
-    """The tiles of ``modules`` if all are tiled alike, without a bias, and ``width`` columns are whole tiles."""
+def tiles_to_join(modules: Sequence[Any]) -> list[mx.array] | None:
+    """The tiles ``[n, in, columns]`` of ``modules``, if one product with all of them is worth while.
+
+    All must be tiled alike and have no bias; beside large ones the operations of a product cost nothing.
+    """
     if any(type(module) is not TiledLinear or "bias" in module for module in modules):
         return None
     tiles = [module.tiles for module in modules]
-    columns = {one.shape[-1] for one in tiles}
-    return tiles if len(columns) == 1 and width % columns.pop() == 0 else None
+    alike = len({one.shape[1:] for one in tiles}) == 1
+    return tiles if alike and sum(one.size for one in tiles) <= _MOST_JOINED else None
 
 
 def lay_out(modules: Iterable[nn.Module]) -> None:

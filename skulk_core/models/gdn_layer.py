@@ -10,6 +10,7 @@ from mlx_lm.models.gated_delta import gated_delta_kernel
 from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
+from skulk_core.models.dense_layout import in_rows, tiles_to_join
 from skulk_core.models.gated_delta import gated_delta_rule
 from skulk_core.models.light import RowNorm, begin, is_small, linear
 from skulk_core.numerics.elementwise import sigmoid, silu, swiglu
@@ -31,15 +32,26 @@ class SecondHalf:
         norm, self._mlp = layer.post_attention_layernorm, layer.mlp
         self._norm, self._dense = RowNorm(norm.weight, norm.eps), isinstance(layer.mlp, Qwen3NextMLP)
         if self._dense:
-            mlp = layer.mlp
-            self._gate, self._up, self._down = linear(mlp.gate_proj), linear(mlp.up_proj), linear(mlp.down_proj)
+            self._gated, self._down = _gated(layer.mlp), linear(layer.mlp.down_proj)
 
     def __call__(self, h: mx.array) -> mx.array:
         """Rows ``[T, H]`` after the layer."""
         begin(h.shape[0], h)
         x = self._norm(h)
-        out = self._down(swiglu(self._gate(x), self._up(x))) if self._dense else self._mlp(x)
-        return h + out
+        return h + (self._down(self._gated(x)) if self._dense else self._mlp(x))
+
+
+def _gated(mlp: Any) -> Callable[[mx.array], mx.array]:
+    """``swiglu`` of both input projections of a dense ``mlp``, as a function of rows ``[T, H]``."""
+    found = tiles_to_join((mlp.gate_proj, mlp.up_proj))
+    if found is None:
+        gate, up = linear(mlp.gate_proj), linear(mlp.up_proj)
+        return lambda x: swiglu(gate(x), up(x))
+    joined = mx.concatenate(found)
+    mlp.gate_proj.tiles, mlp.up_proj.tiles = mx.split(joined, [found[0].shape[0]])
+    mx.eval(joined, mlp.gate_proj.tiles, mlp.up_proj.tiles)
+    # both halves as they come out: only what leaves them is put into rows
+    return lambda x: in_rows(swiglu(*mx.split(x @ joined, 2)))
 
 
 class GatedDeltaLayer:

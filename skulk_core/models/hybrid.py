@@ -12,15 +12,12 @@ from skulk_core.cache.recurrent import RecurrentCache
 from skulk_core.memory.division import Part
 from skulk_core.models.attention import attend, heads_first, rows_first
 from skulk_core.models.base import Target
-from skulk_core.models.dense_layout import in_heads, tiles_of
+from skulk_core.models.dense_layout import in_heads, tiles_to_join
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
 from skulk_core.models.light import Rotary, RowNorm, begin, is_few, linear
 from skulk_core.models.sharing import Summed, mlp_parts
 from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
-
-# Weights of more elements than this cost so much to multiply that the number of products is nothing beside it.
-_MOST_JOINED = 1 << 22
 
 
 class _Heads(NamedTuple):
@@ -63,8 +60,8 @@ class _Projections:
 
     def _joined(self, module: Any) -> mx.array | None:
         projections = module.q_proj, module.k_proj, module.v_proj
-        found = tiles_of(projections, self._dims)
-        if found is None or sum(tiles.size for tiles in found) > _MOST_JOINED:
+        found = tiles_to_join(projections)
+        if found is None or self._dims % found[0].shape[-1]:
             return None
         queries, *pairs = found
         keys, values = (tiles.reshape(self._num_kv, -1, *tiles.shape[1:]) for tiles in pairs)
