@@ -29,7 +29,7 @@ from skulk_core.heads.gemma4_spec import AssistantSpec, read_spec, require_fit
 from skulk_core.heads.query_only import QueryOnlyLayer, Turns
 from skulk_core.models.base import Hidden, Target
 from skulk_core.models.gemma4 import Gemma4Target
-from skulk_core.models.light import RowNorm, hand_over, linear
+from skulk_core.models.light import hand_over, linear, row_norm
 from skulk_core.sampling.base import Draft, Place, Sampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
@@ -80,7 +80,7 @@ class AssistantHead(WiredHead):
         attentions = {layer.layer_type: layer.self_attn for layer in module.layers}
         self._turns = {kind: Turns(attention.rope, attention.head_dim) for kind, attention in attentions.items()}
         self._sliding_rows = module.spec.sliding_rows
-        self._norm = RowNorm(module.norm.weight, module.norm.eps)
+        self._norm = row_norm(module.norm)
         self._enter, self._leave = linear(module.pre_projection), linear(module.post_projection)
         self._score = _logits_of(module, target.vocab_size)
         self._dtype = module.norm.weight.dtype

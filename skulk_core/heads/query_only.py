@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from skulk_core.models.attention import attend, heads_first, rows_first
 from skulk_core.models.gemma4_layer import RotaryTable
-from skulk_core.models.light import RowNorm, linear
+from skulk_core.models.light import linear, row_norm
 from skulk_core.numerics.elementwise import geglu
 
 # Heads beyond this size are turned by their angles: as one product they would cost more than its operations.
@@ -45,7 +45,7 @@ class QueryOnlyLayer:
         self.kind: str = layer.layer_type
         self._num_heads, self._scale = attention.n_heads, float(attention.scale)
         self._query_norm, *norms = (
-            RowNorm(norm.weight, norm.eps)
+            row_norm(norm)
             for norm in (
                 attention.q_norm,
                 layer.input_layernorm,

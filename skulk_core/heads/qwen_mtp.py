@@ -20,13 +20,16 @@ from skulk_core.heads.files import HeadFiles
 from skulk_core.heads.forced import ForcedCache
 from skulk_core.heads.weights import stack_experts
 from skulk_core.models.base import Hidden, Target
-from skulk_core.models.light import RowNorm, begin, hand_over, linear
+from skulk_core.models.dense_layout import TiledLinear, laid_out
+from skulk_core.models.light import begin, hand_over, linear, row_norm
 from skulk_core.models.parallel import parts_of, wave
 from skulk_core.sampling.base import Draft, Place, Sampler
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, PositionRule
 
 # Rows whose logits are held at once, where those of a whole text are wanted: of a large vocabulary each is a megabyte.
 _ROWS_OF_LOGITS = 64
+# Elements of a vocabulary's projected embeddings that are worked out beforehand: 16 MiB.
+_LARGEST_TABLE = 1 << 22
 
 
 class QwenMtpModule(nn.Module):
@@ -39,6 +42,50 @@ class QwenMtpModule(nn.Module):
         self.pre_fc_norm_hidden = nn.RMSNorm(hidden_size, eps=norm_eps)
         self.layers = [layer]
         self.norm = nn.RMSNorm(hidden_size, eps=norm_eps)
+
+
+class Entering:
+    """What the layer reads, ``[T, H]``: both halves normed, put together and projected.
+
+    The projection is a sum over both halves. Where the model is so small that the number of operations is the cost of
+    a draft, that of the embeddings is worked out beforehand, for the whole vocabulary.
+    """
+
+    def __init__(self, module: Any, target: Target, conventions: Conventions) -> None:
+        self._target, self._hidden_first = target, conventions.concat_order is ConcatOrder.HIDDEN_FIRST
+        self._module, self._table = module, mx.zeros((0,))
+        self._embedding_norm = row_norm(module.pre_fc_norm_embedding)
+        self._hidden_norm = row_norm(module.pre_fc_norm_hidden)
+        self._fc = self._fc_of_hidden = linear(module.fc)
+        self._tabulated: bool | None = None
+
+    def __call__(self, h: mx.array, tokens: mx.array) -> mx.array:
+        """For hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
+        if self._tabulated is None:
+            # not before the first pass: by then the weights are read
+            self._tabulated = self._tabulate()
+        if self._tabulated:
+            return self._table[tokens] + self._fc_of_hidden(self._hidden_norm(h))
+        halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
+        if self._hidden_first:
+            halves.reverse()
+        return self._fc(mx.concatenate(halves, axis=-1))
+
+    def _tabulate(self) -> bool:
+        """Whether the embeddings' part of every token was worked out."""
+        size, fc = self._target.hidden_size, self._module.fc
+        is_dense = type(fc) in (nn.Linear, TiledLinear) and fc.weight.dtype == self._target.dtype == mx.float32
+        if mx.default_device() != mx.cpu or not is_dense or self._target.vocab_size * size > _LARGEST_TABLE:
+            return False
+        first, second = mx.split(fc.weight, 2, axis=-1)
+        of_hidden, of_embedding = (first, second) if self._hidden_first else (second, first)
+        embeddings = self._target.embed_tokens(mx.arange(self._target.vocab_size))
+        self._table = self._embedding_norm(embeddings) @ of_embedding.T
+        part = nn.Linear(size, size, bias=False)
+        part.weight = mx.contiguous(of_hidden)
+        mx.eval(self._table, part.weight)
+        self._fc_of_hidden = linear(laid_out(part))
+        return True
 
 
 @dataclass(frozen=True)
@@ -55,9 +102,7 @@ class QwenMtpHead(WiredHead):
 
     def __init__(self, module: QwenMtpModule, target: Target, conventions: Conventions) -> None:
         self._module, self._target, self._conventions = module, target, conventions
-        norms = (module.pre_fc_norm_embedding, module.pre_fc_norm_hidden, module.norm)
-        self._embedding_norm, self._hidden_norm, self._norm = (RowNorm(norm.weight, norm.eps) for norm in norms)
-        self._fc = linear(module.fc)
+        self._norm, self._entering = row_norm(module.norm), Entering(module, target, conventions)
         self.reset()
 
     def reset(self) -> None:
@@ -139,16 +184,9 @@ class QwenMtpHead(WiredHead):
     def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:
         """The layer's rows ``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
         mask = self._cache.mask(tokens.shape[0])
-        return self._target.run_layer(self._module.layers[0], self._entering(h, tokens), self._cache, mask)
-
-    def _entering(self, h: mx.array, tokens: mx.array) -> mx.array:
-        """What the layer reads: both halves normed, put together and projected to ``[T, H]``."""
-        halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
-        if self._conventions.concat_order is ConcatOrder.HIDDEN_FIRST:
-            halves.reverse()
-        entering = self._fc(mx.concatenate(halves, axis=-1))
+        entering = self._entering(h, tokens)
         begin(tokens.shape[0], entering)
-        return entering
+        return self._target.run_layer(self._module.layers[0], entering, self._cache, mask)
 
     def arrays(self) -> list[mx.array]:
         last = [] if self._last is None else [self._last]

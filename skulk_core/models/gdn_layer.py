@@ -12,7 +12,7 @@ from mlx_lm.models.qwen3_next import Qwen3NextMLP
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
 from skulk_core.models.dense_layout import in_rows, tiles_to_join
 from skulk_core.models.gated_delta import gated_delta_rule
-from skulk_core.models.light import RowNorm, begin, is_small, linear
+from skulk_core.models.light import RowNorm, begin, is_small, linear, row_norm
 from skulk_core.numerics.elementwise import sigmoid, silu, swiglu
 
 # (qkv, z, b, a) of T rows: qkv [T, 2 Hk Dk + Hv Dv] as the convolution takes it, z [T, Hv Dv] the output gate,
@@ -30,7 +30,7 @@ class SecondHalf:
 
     def __init__(self, layer: Any) -> None:
         norm, self._mlp = layer.post_attention_layernorm, layer.mlp
-        self._norm, self._dense = RowNorm(norm.weight, norm.eps), isinstance(layer.mlp, Qwen3NextMLP)
+        self._norm, self._dense = row_norm(norm), isinstance(layer.mlp, Qwen3NextMLP)
         if self._dense:
             self._gated, self._down = _gated(layer.mlp), linear(layer.mlp.down_proj)
 
@@ -74,7 +74,7 @@ class GatedDeltaLayer:
         scale = self._dk**-0.5
         scales = mx.array([scale**2] * self._hk + [scale] * self._hk)[:, None].astype(self._taps.dtype)
         self._qk_norm = RowNorm(mx.broadcast_to(scales, (2 * self._hk, self._dk)), 1e-6 * scale**2)
-        self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
+        self._input_norm = row_norm(layer.input_layernorm)
         self._output_norm = RowNorm(module.norm.weight.astype(mx.float32), module.norm.eps)
         self._out = linear(module.out_proj)
         self._second_half = SecondHalf(layer)

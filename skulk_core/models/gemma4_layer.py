@@ -12,7 +12,7 @@ from skulk_core.cache.base import LayerCache
 from skulk_core.cache.borrowed import BorrowedCache
 from skulk_core.cache.window import WindowCache
 from skulk_core.models.attention import attend, heads_first, rows_first
-from skulk_core.models.light import RowNorm, is_small, linear
+from skulk_core.models.light import RowNorm, is_small, linear, row_norm
 from skulk_core.numerics.elementwise import geglu
 
 # Positions whose angles are worked out at first; then twice as many whenever a text grows beyond them.
@@ -146,21 +146,20 @@ class Gemma4Layer:
 
     def __init__(self, layer: Any, table: RotaryTable, *, lends: bool) -> None:
         self._layer, self._attention = layer, Gemma4Attention(layer.self_attn, table, lends)
-        self._input_norm, self._attention_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
-        self._mlp_norm, self._last_norm = (
-            _norm(layer.pre_feedforward_layernorm),
-            _norm(layer.post_feedforward_layernorm),
-        )
+        self._input_norm = row_norm(layer.input_layernorm)
+        self._attention_norm = row_norm(layer.post_attention_layernorm)
+        self._mlp_norm = row_norm(layer.pre_feedforward_layernorm)
+        self._last_norm = row_norm(layer.post_feedforward_layernorm)
         mlp = layer.mlp
         self._gate, self._up, self._down = linear(mlp.gate_proj), linear(mlp.up_proj), linear(mlp.down_proj)
         self._sparse = bool(layer.enable_moe)
         if self._sparse:
-            self._dense_out_norm = _norm(layer.post_feedforward_layernorm_1)
-            self._experts_norm = _norm(layer.pre_feedforward_layernorm_2)
-            self._experts_out_norm = _norm(layer.post_feedforward_layernorm_2)
+            self._dense_out_norm = row_norm(layer.post_feedforward_layernorm_1)
+            self._experts_norm = row_norm(layer.pre_feedforward_layernorm_2)
+            self._experts_out_norm = row_norm(layer.post_feedforward_layernorm_2)
         if layer.hidden_size_per_layer_input:
             self._input_gate, self._input_out = linear(layer.per_layer_input_gate), linear(layer.per_layer_projection)
-            self._input_out_norm = _norm(layer.post_per_layer_input_norm)
+            self._input_out_norm = row_norm(layer.post_per_layer_input_norm)
 
     def __call__(
         self, h: mx.array, mask: Any, cache: LayerCache, in_common: Pass, own_input: mx.array | None
@@ -181,7 +180,3 @@ class Gemma4Layer:
             return out
         experts = self._layer.experts(self._experts_norm(h), *self._layer.router(h))
         return self._dense_out_norm(out) + self._experts_out_norm(experts)
-
-
-def _norm(module: Any) -> RowNorm:
-    return RowNorm(module.weight, module.eps)

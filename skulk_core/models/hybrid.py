@@ -14,7 +14,7 @@ from skulk_core.models.attention import attend, heads_first, rows_first
 from skulk_core.models.base import Target
 from skulk_core.models.dense_layout import in_heads, tiles_to_join
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
-from skulk_core.models.light import Rotary, RowNorm, begin, is_few, linear
+from skulk_core.models.light import Rotary, RowNorm, begin, is_few, linear, row_norm
 from skulk_core.models.sharing import Summed, mlp_parts
 from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
@@ -124,7 +124,7 @@ class GatedAttention:
         module = layer.self_attn
         self._num_heads, self._num_kv = module.num_attention_heads, module.num_key_value_heads
         self._project = _Projections(module)
-        self._input_norm = RowNorm(layer.input_layernorm.weight, layer.input_layernorm.eps)
+        self._input_norm = row_norm(layer.input_layernorm)
         self._o, self._rope = linear(module.o_proj), Rotary(module.rope)
         self._second_half = SecondHalf(layer)
 

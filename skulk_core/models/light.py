@@ -107,6 +107,11 @@ class RowNorm:
         return mx.fast.rms_norm(x, None, self._eps) * self._weight
 
 
+def row_norm(module: Any) -> RowNorm:
+    """An `nn.RMSNorm`, or one of mlx-lm's with the same attributes."""
+    return RowNorm(module.weight, module.eps)
+
+
 # One kernel for every norm: each that is compiled costs a second of g++ when a machine runs it for the first time, so
 # nothing else here is.
 @partial(mx.compile, shapeless=True)
