@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from cli.arguments import complete
 from cli.program import run_program
+from skulk_core.runtime import huge_pages
 
 if TYPE_CHECKING:
     import typer
@@ -52,6 +53,7 @@ def make_app() -> "typer.Typer":
 
 def main() -> None:
     """Entry point."""
+    huge_pages.restart()
     sys.argv[1:] = complete(sys.argv[1:], OPTIONAL_VALUES)
     run_program(make_app)
 

@@ -44,8 +44,8 @@ class _Projections:
             module.num_key_value_heads,
             module.head_dim,
         )
-        self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
         self._tiles = self._joined(module)
+        self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
         # the scores' scale is folded into the queries' norm where that rounds nothing
         exact = module.q_norm.weight.dtype == mx.float32
         self.scale = 1.0 if exact else float(module.scale)

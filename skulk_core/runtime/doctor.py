@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from skulk_core.errors import BackendError, OptionError
-from skulk_core.runtime import blas, device
+from skulk_core.runtime import blas, device, huge_pages
 from skulk_core.runtime.blas import BlasChoice, Build
 from skulk_core.runtime.blas_advice import remedy
 from skulk_core.runtime.device import DeviceFacts
@@ -35,7 +35,7 @@ def examine() -> Report:
         return Report((Finding("backend", "none", False, str(error)), *findings, _disk_finding()))
     findings = [*_device_findings(facts), *findings]
     if facts.backend is Build.CPU and sys.platform == "linux":
-        findings += [_blas_finding(choice), _blas_speed_finding(choice), _compiler_finding()]
+        findings += [_blas_finding(choice), _blas_speed_finding(choice), _compiler_finding(), _pages_finding()]
     return Report((*findings, _memory_finding(facts), _disk_finding()))
 
 
@@ -121,6 +121,11 @@ def _compiler_finding() -> Finding:
         return Finding("compiler", str(path), True)
     command = system_command("g++") or "install g++ with the packages of your system"
     return Finding("compiler", "none", True, f"{command} (fused operations decode a little faster)")
+
+
+def _pages_finding() -> Finding:
+    value, advice = huge_pages.state()
+    return Finding("memory pages", value, True, advice)
 
 
 def _memory_finding(facts: DeviceFacts) -> Finding:

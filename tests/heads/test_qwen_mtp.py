@@ -23,6 +23,7 @@ from tiny_heads import (
 )
 from tiny_models import assert_close, random_tokens
 
+from skulk_core.heads import qwen_mtp
 from skulk_core.heads.base import DraftHead
 from skulk_core.heads.files import own_head, sidecar_head
 from skulk_core.heads.loading import LoadedHead, load_head
@@ -98,13 +99,20 @@ def settled(head: LoadedHead) -> tuple[Conventions, str]:
     return head.conventions, head.conventions_from
 
 
+@pytest.mark.parametrize("tabulated", [True, False], ids=["small vocabulary", "large vocabulary"])
 @pytest.mark.parametrize(
     "conventions", WIRINGS, ids=lambda c: f"{c.norm_offset}-{c.concat_order}-{c.hidden_tap}-{c.chain_tap}"
 )
 def test_every_wiring_drafts_what_the_oracle_drafts(
-    conventions: Conventions, trunks: dict[str, LoadedModel], tmp_path: Path
+    conventions: Conventions,
+    tabulated: bool,
+    trunks: dict[str, LoadedModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise the head guesses, and speculation costs time instead of saving it."""
+    if not tabulated:
+        monkeypatch.setattr(qwen_mtp, "_LARGEST_TABLE", 0)
     expected, model = oracle("qwen3_5"), trunks["qwen3_5"]
     tensors = expected.head.tensors(conventions.norm_offset)
     file = write_sidecar(tmp_path / "mtp.safetensors", tensors, metadata(expected.trunk, conventions))

@@ -31,7 +31,7 @@ blas._SONAMES = {"blis": ("libno-blis.so",), "openblas": ("libno-openblas.so",)}
 """
 ALWAYS = {"backend", "python", "skulk-mtp", "mlx", "mlx-lm", "huggingface-hub", "disk"}
 WITH_A_DEVICE = {"device", "dtype", "memory"}
-ON_A_LINUX_CPU = {"BLAS", "BLAS speed", "compiler"}
+ON_A_LINUX_CPU = {"BLAS", "BLAS speed", "compiler", "memory pages"}
 
 on_a_linux_cpu = pytest.mark.skipif(
     installed_build() is not Build.CPU, reason="only MLX's Linux CPU wheel needs a BLAS"
