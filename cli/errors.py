@@ -54,6 +54,10 @@ _TABLE: dict[type[errors.SkulkError], tuple[str, int]] = {
     errors.OutputError: ("Free some space, or write the output somewhere else.", EXIT_FAILED),
     errors.UnsupportedModel: ("Supported types: {supported}.", EXIT_FAILED),
     errors.NotATarget: ("Draft with it: skulk run MODEL --sidecar {model}.", EXIT_FAILED),
+    errors.UnknownToken: (
+        "Its tokenizer files (tokenizer.json, tokenizer_config.json) belong to another model: fetch the model again.",
+        EXIT_FAILED,
+    ),
     errors.NoDraftHead: (
         "Give one with --sidecar PATH|REPO, or decode without speculation: --draft-depth 0 or --allow-plain.",
         EXIT_FAILED,

@@ -13,7 +13,7 @@ from skulk_core.decode.engine import Engine, LocalEngine
 from skulk_core.decode.prompt_bound import least_tokens
 from skulk_core.decode.stats import Stats
 from skulk_core.decode.text import TextStream
-from skulk_core.errors import ContextError, PromptError
+from skulk_core.errors import ContextError, PromptError, UnknownToken
 from skulk_core.heads.base import DraftHead
 from skulk_core.models.loading import FILES_AT_FAULT, LoadedModel
 from skulk_core.sampling.settings import SamplingSettings
@@ -129,9 +129,10 @@ class Session:
         """A piece of text for every round, empty if none is complete; ``outcome`` is filled as they come.
 
         So whoever takes the pieces may stop after any of them, and has what came until then: all of it in ``outcome``
-        once the iterator was closed.
+        once the iterator was closed. Raises `PromptError`, `ContextError`, `UnknownToken`.
         """
         max_tokens = request.allowed_tokens()
+        self._refuse_unknown_tokens(request.prompt)
         stop_tokens = frozenset(self._model.tokenizer.eos_token_ids)
         stream = TextStream(self._model.tokenizer, request.stop, continues=request.continues)
         ended = False
@@ -152,6 +153,13 @@ class Session:
             outcome.text = stream.text
         outcome.finish_reason = FinishReason.STOP if ended or stream.stopped else FinishReason.LENGTH
         yield piece
+
+    def _refuse_unknown_tokens(self, prompt: Sequence[int]) -> None:
+        """MLX would take the embedding of such a token from whatever lies behind the others in memory."""
+        vocab_size = self._model.target.vocab_size
+        unknown = next((token for token in prompt if not 0 <= token < vocab_size), None)
+        if unknown is not None:
+            raise UnknownToken(unknown, vocab_size)
 
     def certify(self, request: Request, outcome: Outcome, progress: Progress | None = None) -> Certificate:
         """Replay an answer by plain decoding, the token that ended it included; for requests at temperature 0."""

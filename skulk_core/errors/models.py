@@ -23,6 +23,14 @@ class NotATarget(UnsupportedModel):
         self.args = (f"{model}: is a draft model for another model ({model_type}), which does not decode by itself",)
 
 
+class UnknownToken(SkulkError):
+    """The prompt has a token that the model has no embedding of: its tokenizer belongs to another model."""
+
+    def __init__(self, token: int, vocab_size: int) -> None:
+        self.token, self.vocab_size = token, vocab_size
+        super().__init__(f"the prompt has token {token}, and the model's token ids end at {vocab_size - 1}")
+
+
 class NoDraftHead(SkulkError):
     """Speculation was asked for and the model has no head anywhere we know of."""
 

@@ -114,6 +114,14 @@ def with_a_template(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "chat_template.jinja").write_text(text)
 
 
+def with_a_token_more(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    assert "hi" in tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"]["hi"] = 4096
+    file.write_text(json.dumps(tokenizer))
+
+
 TEXT = json.loads((DEMO / "config.json").read_text())["text_config"]
 
 
@@ -133,6 +141,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "unreadable weights": (folder_in_place_of("model.safetensors"), ["model.safetensors", "is a folder"]),
     "missing tensor": (without_a_tensor, ["norm.weight"]),
     "no tokenizer": (without("tokenizer.json"), ["tokenizer.json"]),
+    "tokenizer of another model": (
+        with_a_token_more,
+        ["the prompt has token 4096, and the model's token ids end at 4095", "tokenizer.json"],
+    ),
     "settings that are a folder": (
         folder_in_place_of("generation_config.json"),
         ["mlx-lm cannot load it", "Is a directory"],
