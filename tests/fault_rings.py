@@ -13,6 +13,7 @@ from typing import Protocol
 
 from cli_runner import Argument, Program, command
 from netns import Cluster, NetHost
+from proc_files import children, listeners, sockets
 
 GONE_S = 45.0  # longest wait until nothing is left, reached only when something stays
 _WORKER = "worker --lease"
@@ -74,10 +75,10 @@ class LocalRing:
         return self._program.start(*arguments, "--peers", self._peers, **self._environment)
 
     def ranks(self, launcher: int) -> list[Rank]:
-        children = [pid for pid in _children(launcher) if _WORKER in _command_line(pid)]
-        for pid in children:
-            self._sockets |= _sockets(pid)
-        return [Rank(f"local#{rank + 1}", pid) for rank, pid in enumerate(sorted(children, key=_began))]
+        workers = [pid for pid in children(launcher) if _WORKER in _command_line(pid)]
+        for pid in workers:
+            self._sockets |= sockets(pid)
+        return [Rank(f"local#{rank + 1}", pid) for rank, pid in enumerate(sorted(workers, key=_began))]
 
     def heal(self) -> None:
         """Nothing but processes can fail here."""
@@ -87,7 +88,7 @@ class LocalRing:
         while (found := _marked(self._mark)) and time.monotonic() < until_s:
             time.sleep(0.1)
         said = [f"process {pid}: {_command_line(pid)}" for pid in found]
-        said += [f"a port of a worker, {port}" for port, inode in _listening().items() if inode in self._sockets]
+        said += [f"a port of a worker, {port}" for port, inode in listeners().items() if inode in self._sockets]
         # kernels that MLX compiled are kept on purpose
         said += [f"the file {path}" for path in self._temporary.iterdir() if path.name != "mlx"]
         return said
@@ -115,7 +116,7 @@ class SshRing:
 
     def ranks(self, launcher: int) -> list[Rank]:
         found = []
-        for pid in sorted(_children(launcher), key=_began):
+        for pid in sorted(children(launcher), key=_began):
             line = _command_line(pid)
             if _WORKER in line:
                 host = next((host for host in self._cluster.hosts if host.peer in line), None)
@@ -212,14 +213,6 @@ DRIVEN_FAULTS = (
 )
 
 
-def _children(pid: int) -> list[int]:
-    found = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += [int(child) for child in file.read_text().split()]
-    return found
-
-
 def _command_line(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -242,21 +235,3 @@ def _marked(mark: str) -> list[int]:
                 if f"{_MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
     return found
-
-
-def _sockets(pid: int) -> set[str]:
-    """Inodes of the sockets of a process."""
-    found = set()
-    with suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                name = os.readlink(link)
-                if name.startswith("socket:["):
-                    found.add(name[len("socket:[") : -1])
-    return found
-
-
-def _listening() -> dict[int, str]:
-    """Inodes of the sockets of this machine that listen, by port."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(row[1].split(":")[1], 16): row[9] for row in rows if row[3] == "0A"}

@@ -6,7 +6,7 @@ with ``e`` the embedding of the next token and ``h`` the trunk's hidden row (ord
 as in transformers' and vLLM's Qwen3-Next code). ``layer`` is one full-attention decoder layer of the trunk's kind.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,48 +44,57 @@ class QwenMtpModule(nn.Module):
         self.norm = nn.RMSNorm(hidden_size, eps=norm_eps)
 
 
-class Entering:
-    """What the layer reads, ``[T, H]``: both halves normed, put together and projected.
+class _Entering:
+    """What the layer reads: both halves normed, put together and projected.
 
     The projection is a sum over both halves. Where the model is so small that the number of operations is the cost of
-    a draft, that of the embeddings is worked out beforehand, for the whole vocabulary.
+    a draft, the embeddings' part of it is worked out beforehand, for the whole vocabulary.
     """
 
     def __init__(self, module: Any, target: Target, conventions: Conventions) -> None:
-        self._target, self._hidden_first = target, conventions.concat_order is ConcatOrder.HIDDEN_FIRST
-        self._module, self._table = module, mx.zeros((0,))
+        self._fc, self._target = module.fc, target
+        self._hidden_first = conventions.concat_order is ConcatOrder.HIDDEN_FIRST
         self._embedding_norm = row_norm(module.pre_fc_norm_embedding)
         self._hidden_norm = row_norm(module.pre_fc_norm_hidden)
-        self._fc = self._fc_of_hidden = linear(module.fc)
-        self._tabulated: bool | None = None
+        self._project: Callable[[mx.array, mx.array], mx.array] | None = None
+        self.is_tabulated = False
 
     def __call__(self, h: mx.array, tokens: mx.array) -> mx.array:
-        """For hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
-        if self._tabulated is None:
-            # not before the first pass: by then the weights are read
-            self._tabulated = self._tabulate()
-        if self._tabulated:
-            return self._table[tokens] + self._fc_of_hidden(self._hidden_norm(h))
-        halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
-        if self._hidden_first:
-            halves.reverse()
-        return self._fc(mx.concatenate(halves, axis=-1))
+        """``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
+        if self._project is None:
+            # not before the head is used: the table is as large as the embedding
+            self._project = self._with_table() or self._with_both()
+        entering = self._project(h, tokens)
+        begin(tokens.shape[0], entering)
+        return entering
 
-    def _tabulate(self) -> bool:
-        """Whether the embeddings' part of every token was worked out."""
-        size, fc = self._target.hidden_size, self._module.fc
-        is_dense = type(fc) in (nn.Linear, TiledLinear) and fc.weight.dtype == self._target.dtype == mx.float32
-        if mx.default_device() != mx.cpu or not is_dense or self._target.vocab_size * size > _LARGEST_TABLE:
-            return False
+    def _with_both(self) -> Callable[[mx.array, mx.array], mx.array]:
+        fc = linear(self._fc)
+
+        def project(h: mx.array, tokens: mx.array) -> mx.array:
+            halves = [self._embedding_norm(self._target.embed_tokens(tokens)), self._hidden_norm(h)]
+            if self._hidden_first:
+                halves.reverse()
+            return fc(mx.concatenate(halves, axis=-1))
+
+        return project
+
+    def _with_table(self) -> Callable[[mx.array, mx.array], mx.array] | None:
+        """None for a large vocabulary, another device, and what is quantised or not float32."""
+        target, fc, size = self._target, self._fc, self._target.hidden_size
+        is_dense = type(fc) in (nn.Linear, TiledLinear) and "bias" not in fc
+        if mx.default_device() != mx.cpu or not is_dense or target.vocab_size * size > _LARGEST_TABLE:
+            return None
+        if not fc.weight.dtype == target.dtype == mx.float32:
+            return None
         first, second = mx.split(fc.weight, 2, axis=-1)
         of_hidden, of_embedding = (first, second) if self._hidden_first else (second, first)
-        embeddings = self._target.embed_tokens(mx.arange(self._target.vocab_size))
-        self._table = self._embedding_norm(embeddings) @ of_embedding.T
+        table = self._embedding_norm(target.embed_tokens(mx.arange(target.vocab_size))) @ of_embedding.T
         part = nn.Linear(size, size, bias=False)
         part.weight = mx.contiguous(of_hidden)
-        mx.eval(self._table, part.weight)
-        self._fc_of_hidden = linear(laid_out(part))
-        return True
+        mx.async_eval(table, part.weight)
+        of_hidden_rows, self.is_tabulated = linear(laid_out(part)), True
+        return lambda h, tokens: table[tokens] + of_hidden_rows(self._hidden_norm(h))
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class QwenMtpHead(WiredHead):
 
     def __init__(self, module: QwenMtpModule, target: Target, conventions: Conventions) -> None:
         self._module, self._target, self._conventions = module, target, conventions
-        self._norm, self._entering = row_norm(module.norm), Entering(module, target, conventions)
+        self._norm, self._entering = row_norm(module.norm), _Entering(module, target, conventions)
         self.reset()
 
     def reset(self) -> None:
@@ -184,9 +193,7 @@ class QwenMtpHead(WiredHead):
     def _forward(self, h: mx.array, tokens: mx.array) -> mx.array:
         """The layer's rows ``[T, H]`` for hidden rows ``[T, H]`` and the tokens ``[T]`` after them."""
         mask = self._cache.mask(tokens.shape[0])
-        entering = self._entering(h, tokens)
-        begin(tokens.shape[0], entering)
-        return self._target.run_layer(self._module.layers[0], entering, self._cache, mask)
+        return self._target.run_layer(self._module.layers[0], self._entering(h, tokens), self._cache, mask)
 
     def arrays(self) -> list[mx.array]:
         last = [] if self._last is None else [self._last]

@@ -120,13 +120,16 @@ def _chunked_pass(
     return join(outputs), record
 
 
+# Constants of a width: not waited for, where a text meets a width for the first time.
+
+
 @lru_cache(maxsize=16)
 def _causal(num_rows: int) -> tuple[mx.array, mx.array]:
     """(0 where i <= t else -inf, 1 where i < t else 0), both ``[T, T]``."""
     rows = mx.arange(num_rows)
     inclusive = mx.where(rows[None, :] <= rows[:, None], mx.array(0.0), mx.array(-mx.inf))
     strict = (rows[None, :] < rows[:, None]).astype(mx.float32)
-    mx.eval(inclusive, strict)
+    mx.async_eval(inclusive, strict)
     return inclusive, strict
 
 
@@ -136,14 +139,14 @@ def _looking_back(num_rows: int) -> mx.array:
     rows = mx.arange(num_rows)
     seen = mx.concatenate([rows[None, :] <= rows[:, None], rows[None, :] < rows[:, None]])
     mask = mx.where(seen, mx.array(0.0), mx.array(-mx.inf))
-    mx.eval(mask)
+    mx.async_eval(mask)
     return mask
 
 
 @lru_cache(maxsize=16)
 def _identity(num_rows: int) -> mx.array:
     identity = mx.eye(num_rows)
-    mx.eval(identity)
+    mx.async_eval(identity)
     return identity
 
 

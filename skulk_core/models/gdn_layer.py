@@ -10,7 +10,7 @@ from mlx_lm.models.gated_delta import gated_delta_kernel
 from mlx_lm.models.qwen3_next import Qwen3NextMLP
 
 from skulk_core.cache.recurrent import KernelPass, OuterProductWrites, RecurrentCache
-from skulk_core.models.dense_layout import in_rows, tiles_to_join
+from skulk_core.models.dense_layout import in_rows, join
 from skulk_core.models.gated_delta import gated_delta_rule
 from skulk_core.models.light import RowNorm, begin, is_small, linear, row_norm
 from skulk_core.numerics.elementwise import sigmoid, silu, swiglu
@@ -43,14 +43,11 @@ class SecondHalf:
 
 def _gated(mlp: Any) -> Callable[[mx.array], mx.array]:
     """``swiglu`` of both input projections of a dense ``mlp``, as a function of rows ``[T, H]``."""
-    found = tiles_to_join((mlp.gate_proj, mlp.up_proj))
-    if found is None:
+    joined = join((mlp.gate_proj, mlp.up_proj))
+    if joined is None:
         gate, up = linear(mlp.gate_proj), linear(mlp.up_proj)
         return lambda x: swiglu(gate(x), up(x))
-    joined = mx.concatenate(found)
-    mlp.gate_proj.tiles, mlp.up_proj.tiles = mx.split(joined, [found[0].shape[0]])
-    mx.eval(joined, mlp.gate_proj.tiles, mlp.up_proj.tiles)
-    # both halves as they come out: only what leaves them is put into rows
+    # gate and up stay in tiles; only their product is brought into rows
     return lambda x: in_rows(swiglu(*mx.split(x @ joined, 2)))
 
 

@@ -63,7 +63,7 @@ class RotaryTable:
             # times the inverse, as transformers and mlx-lm round it: a quotient is off by 1e-4 after 1,000 positions
             angles = positions[:, None, None] * (1.0 / self._periods)
             self._tables = mx.cos(angles), mx.sin(angles)
-            mx.eval(*self._tables)
+            mx.async_eval(*self._tables)
         return self._tables[0][offset:end], self._tables[1][offset:end]
 
     def rotate(self, x: mx.array, angles: tuple[mx.array, mx.array] | None, offset: int) -> mx.array:

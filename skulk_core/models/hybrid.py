@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
@@ -12,7 +12,7 @@ from skulk_core.cache.recurrent import RecurrentCache
 from skulk_core.memory.division import Part
 from skulk_core.models.attention import attend, heads_first, rows_first
 from skulk_core.models.base import Target
-from skulk_core.models.dense_layout import in_heads, tiles_to_join
+from skulk_core.models.dense_layout import in_heads, join, whole_tiles
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
 from skulk_core.models.light import Rotary, RowNorm, begin, is_few, linear, row_norm
 from skulk_core.models.sharing import Summed, mlp_parts
@@ -20,32 +20,19 @@ from skulk_core.numerics.elementwise import sigmoid
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap, LayerRange
 
 
-class _Heads(NamedTuple):
-    """What attention is made of: ``normed`` queries and then keys, values, and the output gate, each ``[1, n, T, D]``.
+class _AttentionHeads:
+    """Queries, keys, values and output gate of rows ``[T, H]``; queries and keys normed.
 
-    ``normed`` are queries or keys alone, and what belongs to the others is empty, where only those were asked for.
-    """
-
-    normed: mx.array
-    values: mx.array
-    gate: mx.array
-
-
-class _Projections:
-    """The heads of rows ``[T, H]``. Queries are projected with their gates, keys beside their values.
-
-    Small weights that are stored in tiles are joined, each head beside its other half: one product, whose halves are
-    views. The modules keep views of their parts.
+    Queries and gates alternate in what the query projection gives, as the family has them. Small weights that are
+    stored in tiles are one product, and its heads are views of it.
     """
 
     def __init__(self, module: Any) -> None:
-        self._num_heads, self._num_kv, self._dims = (
-            module.num_attention_heads,
-            module.num_key_value_heads,
-            module.head_dim,
-        )
-        self._tiles = self._joined(module)
-        self._q, self._k, self._v = linear(module.q_proj), linear(module.k_proj), linear(module.v_proj)
+        self._num_heads, self._num_kv = module.num_attention_heads, module.num_key_value_heads
+        self.dims, projections = module.head_dim, (module.q_proj, module.k_proj, module.v_proj)
+        self._tiles = join(projections) if whole_tiles(module.q_proj, self.dims) else None
+        self._num_query_tiles = 0 if self._tiles is None else module.q_proj.tiles.shape[0]
+        self._q, self._k, self._v = (linear(projection) for projection in projections)
         # the scores' scale is folded into the queries' norm where that rounds nothing
         exact = module.q_norm.weight.dtype == mx.float32
         self.scale = 1.0 if exact else float(module.scale)
@@ -58,60 +45,40 @@ class _Projections:
             for weights in (queries + keys, queries, keys)
         )
 
-    def _joined(self, module: Any) -> mx.array | None:
-        projections = module.q_proj, module.k_proj, module.v_proj
-        found = tiles_to_join(projections)
-        if found is None or self._dims % found[0].shape[-1]:
-            return None
-        queries, *pairs = found
-        keys, values = (tiles.reshape(self._num_kv, -1, *tiles.shape[1:]) for tiles in pairs)
-        joined = mx.concatenate([queries, mx.concatenate([keys, values], axis=1).reshape(-1, *queries.shape[1:])])
-        ends = joined[queries.shape[0] :].reshape(self._num_kv, 2, -1, *queries.shape[1:])
-        module.q_proj.tiles = joined[: queries.shape[0]]
-        module.k_proj.tiles, module.v_proj.tiles = (ends[:, half].reshape(*pairs[half].shape) for half in (0, 1))
-        mx.eval(joined, *(projection.tiles for projection in projections))
-        self._num_query_tiles = queries.shape[0]
-        return joined
+    def all(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """Queries and then keys ``[1, Hq + Hkv, T, D]``, values ``[1, Hkv, T, D]`` and gate ``[1, Hq, T, D]``."""
+        if self._tiles is None:
+            queries, gate = self._query_rows(x)
+            normed = heads_first(self._norm(mx.concatenate([queries, self._key_rows(self._k, x)], axis=1)))
+            return normed, heads_first(self._key_rows(self._v, x)), heads_first(gate)
+        num_queries = 2 * self._num_heads
+        heads = in_heads(x @ self._tiles, self.dims)[None]
+        queries, keys, values = mx.split(heads, [num_queries, num_queries + self._num_kv], axis=1)
+        return self._norm(mx.concatenate([queries[:, ::2], keys], axis=1)), values, queries[:, 1::2]
 
-    def __call__(self, x: mx.array) -> _Heads:
-        """Everything of ``x``."""
-        if self._tiles is not None:
-            first, second = self._halves(x @ self._tiles)
-            gate, values = mx.split(second, [self._num_heads], axis=1)
-            return _Heads(self._norm(first), values, gate)
-        queries, gate = self._queries(x)
-        keys, values = self._in_rows(self._k(x)), self._in_rows(self._v(x))
-        normed = self._norm(mx.concatenate([queries, keys], axis=1))
-        return _Heads(heads_first(normed), heads_first(values), heads_first(gate))
+    def queries(self, x: mx.array, small: bool) -> tuple[mx.array, mx.array]:
+        """Queries and gate alone; ``small`` as `RowNorm`'s."""
+        if self._tiles is None:
+            queries, gate = self._query_rows(x)
+            return heads_first(self._query_norm(queries, small)), heads_first(gate)
+        heads = in_heads(x @ self._tiles[: self._num_query_tiles], self.dims)[None]
+        return self._query_norm(heads[:, ::2], small), heads[:, 1::2]
 
-    def queries(self, x: mx.array) -> tuple[mx.array, mx.array]:
-        """Normed queries and gates alone."""
-        if self._tiles is not None:
-            queries, gate = self._halves(x @ self._tiles[: self._num_query_tiles])
-            return self._query_norm(queries), gate
-        queries, gate = self._queries(x)
-        return heads_first(self._query_norm(queries)), heads_first(gate)
+    def keys(self, x: mx.array, small: bool) -> tuple[mx.array, mx.array]:
+        """Keys and values alone."""
+        if self._tiles is None:
+            keys, values = self._key_rows(self._k, x), self._key_rows(self._v, x)
+            return heads_first(self._key_norm(keys, small)), heads_first(values)
+        heads = in_heads(x @ self._tiles[self._num_query_tiles :], self.dims)[None]
+        keys, values = mx.split(heads, 2, axis=1)
+        return self._key_norm(keys, small), values
 
-    def keys(self, x: mx.array) -> tuple[mx.array, mx.array]:
-        """Normed keys and values alone."""
-        if self._tiles is not None:
-            keys, values = self._halves(x @ self._tiles[self._num_query_tiles :])
-            return self._key_norm(keys), values
-        return heads_first(self._key_norm(self._in_rows(self._k(x)))), heads_first(self._in_rows(self._v(x)))
-
-    def _queries(self, x: mx.array) -> tuple[mx.array, mx.array]:
+    def _query_rows(self, x: mx.array) -> tuple[mx.array, mx.array]:
         queries, gate = mx.split(self._q(x).reshape(x.shape[0], self._num_heads, -1), 2, axis=-1)
         return queries, gate
 
-    def _in_rows(self, x: mx.array) -> mx.array:
-        return x.reshape(x.shape[0], self._num_kv, -1)
-
-    def _halves(self, out: mx.array) -> tuple[mx.array, mx.array]:
-        """First and second half ``[1, n, T, D]`` of every pair in a product ``[tiles, T, columns]``."""
-        heads = in_heads(out, self._dims)
-        pairs = heads.reshape(1, -1, 2, *heads.shape[1:])
-        first, second = mx.split(pairs, 2, axis=2)
-        return first.squeeze(2), second.squeeze(2)
+    def _key_rows(self, project: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
+        return project(x).reshape(x.shape[0], self._num_kv, -1)
 
 
 class GatedAttention:
@@ -123,33 +90,32 @@ class GatedAttention:
     def __init__(self, layer: Any) -> None:
         module = layer.self_attn
         self._num_heads, self._num_kv = module.num_attention_heads, module.num_key_value_heads
-        self._project = _Projections(module)
+        self._heads = _AttentionHeads(module)
         self._input_norm = row_norm(layer.input_layernorm)
         self._o, self._rope = linear(module.o_proj), Rotary(module.rope)
         self._second_half = SecondHalf(layer)
 
     def __call__(self, h: mx.array, mask: Any, cache: AttentionCache) -> mx.array:
         """Rows ``[T, H]`` after the layer; feeds ``cache``."""
-        heads, values, gate = self._project(self._input_norm(h))
+        heads, values, gate = self._heads.all(self._input_norm(h))
         begin(h.shape[0], heads, values, gate)
         queries, keys = mx.split(self._rope(heads, cache.offset), [self._num_heads], axis=1)
         keys, values = cache.update_and_fetch(keys, values)
-        return self._finished(h, attend(queries, keys, values, mask, self._project.scale), gate)
+        return self._finished(h, attend(queries, keys, values, mask, self._heads.scale), gate)
 
     def last_row(self, h: mx.array, cache: AttentionCache) -> mx.array:
         """The last row ``[1, H]`` after the layer; of the others only keys and values are worked out."""
         rows = h.shape[0]
         if rows == 1:
             return self(h, None, cache)
-        x = self._input_norm(h)
-        keys, values = self._project.keys(x)
-        queries, gate = self._project.queries(x[-1:])
-        offset = cache.offset
+        x, offset = self._input_norm(h), cache.offset
         # as `__call__` would, so that keys are the same whether or not anybody wants the other rows
-        by_tables = is_few(rows * (self._num_heads + self._num_kv) * keys.shape[-1])
-        queries = self._rope(queries, offset + rows - 1, by_tables)
-        keys, values = cache.update_and_fetch(self._rope(keys, offset, by_tables), values)
-        return self._finished(h[-1:], attend(queries, keys, values, None, self._project.scale), gate)
+        small = is_few(rows * (self._num_heads + self._num_kv) * self._heads.dims)
+        keys, values = self._heads.keys(x, small)
+        queries, gate = self._heads.queries(x[-1:], small)
+        queries = self._rope(queries, offset + rows - 1, small)
+        keys, values = cache.update_and_fetch(self._rope(keys, offset, small), values)
+        return self._finished(h[-1:], attend(queries, keys, values, None, self._heads.scale), gate)
 
     def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> mx.array:
         return self._second_half(h + self._o(rows_first(out * sigmoid(gate))))

@@ -22,7 +22,7 @@ _MOST_ELEMENTS = 8192
 # Rows of a pass that is handed over within its layers: the parts of a prompt keep a CPU busy as they are.
 _MOST_BEGUN = 32
 
-# Positions whose angles are worked out at once.
+# The least number of positions whose angles are worked out at once.
 _POSITIONS = 512
 
 
@@ -97,9 +97,13 @@ class RowNorm:
         self._shift = mx.array(eps * size, mx.float32)
         mx.eval(self._scaled_weight, self._shift)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """``x`` of any shape that ends as the weight does."""
-        if x.dtype == mx.float32 and is_small(x):
+    def __call__(self, x: mx.array, small: bool | None = None) -> mx.array:
+        """``x`` of any shape that ends as the weight does.
+
+        Small passes and others round differently: ``small`` says which, for a part of what another pass norms
+        together; else the size of ``x`` does.
+        """
+        if x.dtype == mx.float32 and (is_small(x) if small is None else small):
             out: mx.array = _scale(x, mx.square(x).sum(axis=-1, keepdims=True), self._shift, self._scaled_weight)
             return out
         if self._weight.ndim == 1:
@@ -140,13 +144,9 @@ class Rotary:
         # the angles are float32; activations keep their dtype
         return turned if turned.dtype == x.dtype else turned.astype(x.dtype)
 
-    def __call__(self, x: mx.array, offset: int, by_tables: bool | None = None) -> mx.array:
-        """``x`` rotated for rows from position ``offset`` on.
-
-        The two ways of doing it round differently: ``by_tables`` chooses, for a part of what another pass rotates
-        together; else the size of ``x`` does.
-        """
-        if self.is_simple and (is_small(x) if by_tables is None else by_tables):
+    def __call__(self, x: mx.array, offset: int, small: bool | None = None) -> mx.array:
+        """``x`` rotated for rows from position ``offset`` on; ``small`` as `RowNorm`'s."""
+        if self.is_simple and (is_small(x) if small is None else small):
             return self.rotate(x, offset)
         turned: mx.array = self._rope(x, offset=offset)
         return turned
@@ -172,5 +172,6 @@ def _angle_tables(
     angles = positions * mx.exp(mx.arange(rope_dims // 2, dtype=mx.float32) * (-2 * math.log(base) / rope_dims))
     cosines, sines, rest = mx.cos(angles), mx.sin(angles), mx.zeros((length, dims - rope_dims))
     tables = mx.concatenate([cosines, cosines, rest + 1], axis=-1), mx.concatenate([-sines, sines, rest], axis=-1)
-    mx.eval(*tables)
+    # not waited for: a text meets new ones every so many positions
+    mx.async_eval(*tables)
     return tables

@@ -75,5 +75,5 @@ def _ratios(p: mx.array, q: mx.array, x: mx.array) -> mx.array:
 def _one_to(count: int) -> mx.array:
     """1 to ``count``."""
     numbers = mx.arange(1, count + 1)
-    mx.eval(numbers)
+    mx.async_eval(numbers)
     return numbers

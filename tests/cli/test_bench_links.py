@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import threading
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from cli_runner import OnTerminal, Program, in_process
 from cluster_rings import wait_until_gone
+from proc_files import children, listeners, listening
 
 from skulk_core.formats.receipt_reading import read_receipt
 from skulk_core.runtime.resources import demo_sidecar
@@ -71,8 +71,8 @@ def test_a_closed_terminal_leaves_nothing_behind(skulk: Program, one_prompt: Pat
     terminal = OnTerminal(skulk, "bench", "demo", *SLOW, *long, "--out", tmp_path / "out", COLUMNS="120")
     terminal.wait_for("texts")
     pid = terminal.process.pid
-    workers = [os.pidfd_open(int(child)) for child in _children(pid)]
-    ports = _listening(pid)
+    workers = [os.pidfd_open(child) for child in children(pid)]
+    ports = listening(pid)
     assert len(workers) == len(ports) == 2
     terminal.process.send_signal(signal.SIGHUP)
     done = terminal.finish()
@@ -81,29 +81,10 @@ def test_a_closed_terminal_leaves_nothing_behind(skulk: Program, one_prompt: Pat
     assert wait_until_gone(workers)
     for descriptor in workers:
         os.close(descriptor)
-    assert not ports & {line[1] for line in _listeners()}
+    assert not ports & set(listeners())
     found = read_receipt(tmp_path / "out" / "bench.json")
     assert not found.complete
     assert found.link_delay_ms == DELAY_MS
-
-
-def _children(pid: int) -> list[str]:
-    children: list[str] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # of a thread that ended meanwhile
-            children += file.read_text().split()
-    return children
-
-
-def _listeners() -> list[tuple[str, str]]:
-    """(socket, local address) of every listening one."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [(f"socket:[{words[9]}]", words[1]) for words in lines if words[3] == "0A"]
-
-
-def _listening(pid: int) -> set[str]:
-    links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
-    return {address for inode, address in _listeners() if inode in links}
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ import shutil
 import signal
 import time
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cli_checkpoints import DEMO_SIDECAR, demo_copy
 from cli_runner import TIMEOUT_S, OnTerminal, Program
 from cluster_rings import wait_until_gone
+from proc_files import children, listening
 from run_json_page import assert_as_documented
 
 INTERRUPTED = 130
@@ -38,37 +38,17 @@ class Running:
             part = self.process.stdout.read(100)
             assert part, self.process.communicate()[1].decode()
             self.first += part
-        self.workers = _children(self.process.pid)
+        self.workers = children(self.process.pid)
         self.descriptors = [os.pidfd_open(pid) for pid in self.workers]
-        self.ports = {port for pid in self.workers for port in _listening(pid)}
+        # a ring that is whole waits for nobody
+        assert not any(listening(pid) for pid in self.workers)
 
     def assert_gone(self) -> None:
-        """Fail unless every worker ends, and its ports with it."""
+        """Fail unless every worker ends."""
         assert len(self.workers) == 2
         assert wait_until_gone(self.descriptors), "a worker outlived its launcher"
         for descriptor in self.descriptors:
             os.close(descriptor)
-        assert not self.ports & _all_listening()
-
-
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # of a thread that ended meanwhile
-            children += map(int, file.read_text().split())
-    return sorted(children)
-
-
-def _all_listening() -> set[int]:
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(words[1].split(":")[1], 16) for words in lines if words[3] == "0A"}
-
-
-def _listening(pid: int) -> set[int]:
-    """TCP ports that a process of ours listens at."""
-    links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(words[1].split(":")[1], 16) for words in lines if words[3] == "0A" and f"socket:[{words[9]}]" in links}
 
 
 def test_killed(skulk: Program) -> None:
@@ -124,7 +104,7 @@ def test_a_whole_answer_and_what_is_said_of_it(skulk: Program, tmp_path: Path) -
 def _kill_a_worker(launcher: int, other_than: Collection[int] = ()) -> list[int]:
     """Kill the first worker that runs, or will; every one that ran then."""
     until_s = time.monotonic() + TIMEOUT_S
-    while not (workers := [pid for pid in _children(launcher) if pid not in other_than]):
+    while not (workers := [pid for pid in children(launcher) if pid not in other_than]):
         assert time.monotonic() < until_s
         time.sleep(0.02)
     os.kill(workers[0], signal.SIGKILL)
@@ -138,7 +118,7 @@ def test_interrupted_while_a_new_ring_forms(skulk: Program) -> None:
     terminal.wait_for("answering")
     lost = _kill_a_worker(terminal.process.pid)
     # a new one has been started
-    while not set(_children(terminal.process.pid)) - set(lost):
+    while not set(children(terminal.process.pid)) - set(lost):
         assert terminal.process.poll() is None
         time.sleep(0.02)
     terminal.process.send_signal(signal.SIGINT)

@@ -81,19 +81,15 @@ def test_one_synchronisation_a_round(depth: int, drafter: str, sampler: str, mon
     """A wait per draft, or for what was launched ahead, would eat what speculation gains on a fast device."""
     head = demo_head().head if drafter == "head" else NgramHead()
     decoder = Decoder(demo().target, head, make_sampler(SAMPLERS[sampler]))
-    prompt = demo().tokenizer.encode(prompts()[0])
-    # the first text makes tables that are kept, the last of them for the short rounds of its end
-    decoder.prefill(prompt, depth)
-    list(decoder.rounds(100))
-    decoder.prefill(prompt, depth)
+    decoder.prefill(demo().tokenizer.encode(prompts()[0]), depth)
     watch = Watch(monkeypatch)
-    list(decoder.rounds(100))
+    list(decoder.rounds(600))
     monkeypatch.undo()
     stats = decoder.stats
     assert (watch.waits, watch.unawaited) == (stats.rounds, 0)
     assert stats.synchronisations == stats.rounds + 1
     assert stats.extra_passes == 0
-    assert stats.tokens == 100
+    assert stats.tokens == 600
 
 
 def test_a_wait_for_a_draft_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,12 @@ from skulk_core.heads import qwen_mtp
 from skulk_core.heads.base import DraftHead
 from skulk_core.heads.files import own_head, sidecar_head
 from skulk_core.heads.loading import LoadedHead, load_head
+from skulk_core.heads.qwen_mtp import QwenMtpHead
+from skulk_core.models import dense_layout
 from skulk_core.models.base import Hidden
+from skulk_core.models.dense_layout import Order
 from skulk_core.models.loading import LoadedModel, load, outline
+from skulk_core.runtime.resources import demo_folder, demo_sidecar
 from skulk_core.sampling.base import Place
 from skulk_core.types import ChainTap, ConcatOrder, Conventions, HiddenTap
 
@@ -119,6 +123,32 @@ def test_every_wiring_drafts_what_the_oracle_drafts(
     head = load_head(model, sidecar_head(file))
     assert settled(head) == (conventions, "sidecar metadata")
     check_drafts(head.head, model, expected, conventions)
+    assert isinstance(head.head, QwenMtpHead)
+    assert head.head._entering.is_tabulated == (tabulated and mx.default_device() == mx.cpu)
+
+
+@pytest.mark.skipif(mx.default_device() != mx.cpu, reason="tables are for CPUs")
+@pytest.mark.parametrize(
+    ("order", "precision", "is_tabulated"),
+    [(Order.TILED, "trunk", True), (Order.TRANSPOSED, "trunk", True), (Order.AS_STORED, "8bit", False)],
+)
+def test_what_a_small_head_works_out_beforehand(
+    order: Order, precision: str, is_tabulated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo's drafts with the table and without; a head that is quantised has none."""
+    monkeypatch.setattr(dense_layout, "best_order", lambda: order)
+    model, drafted = load(demo_folder(), "float32"), []
+    text = mx.array(model.tokenizer.encode("A list of names"), mx.int32)
+    for largest in (qwen_mtp._LARGEST_TABLE, 0):
+        monkeypatch.setattr(qwen_mtp, "_LARGEST_TABLE", largest)
+        head = load_head(model, sidecar_head(demo_sidecar()), precision=precision).head
+        assert isinstance(head, QwenMtpHead)
+        head.ingest(hidden_of(model, text).rows(0, text.shape[0] - 1), text[1:])
+        sampler = RecordingSampler()
+        head.draft(4, sampler, Place(0))
+        drafted.append(mx.stack(sampler.logits))
+        assert head._entering.is_tabulated == (is_tabulated and largest > 0)
+    assert_close(*drafted, 1e-3)
 
 
 @pytest.mark.parametrize("family", ["qwen3_5", "qwen3_5_moe", "qwen3_next"])

@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 from tiny_models import assert_close, build, case, random_tokens
 
-from skulk_core.models import dense_layout, gdn_layer, hybrid
+from skulk_core.models import dense_layout, hybrid
 from skulk_core.models.base import Target
 from skulk_core.models.dense_layout import Order
 from skulk_core.models.registry import make_target
@@ -75,11 +75,9 @@ def test_modules_keep_their_weights_as_views(dims: int) -> None:
     mx.eval(another.run(another.embed(text, 0), another.make_caches()).h)
     before = mx.get_active_memory()
     mx.eval(target.run(target.embed(text, 0), target.make_caches()).h)
-    pairs = [layer.self_attn for layer in target.layers if not layer.is_linear]
-    # keys and values of several tiles to a head lie apart, and are small
-    copied = 0 if dims == 64 else sum(a.k_proj.tiles.nbytes + a.v_proj.tiles.nbytes for a in pairs)
-    kept = sum(array.nbytes for _, array in tree_flatten(target.model.parameters()))
-    assert mx.get_active_memory() - before < copied + kept // 10
+    weights = sum(array.nbytes for _, array in tree_flatten(target.model.parameters()))
+    assert joined_in(target)
+    assert mx.get_active_memory() - before < weights // 10
     for theirs, ours in zip(own.layers, target.layers, strict=True):
         for block in ("mlp", "self_attn"):
             for name in ("gate_proj", "up_proj", "q_proj", "k_proj", "v_proj"):
@@ -95,13 +93,25 @@ def test_large_weights_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     text = random_tokens(sum(WIDTHS), seed=4)
     assert_close(logits_of(target, text, target.run), own(text[None])[0], 1e-4)
     assert not joined_in(target)
-    assert gdn_layer.tiles_to_join((target.layers[0].mlp.gate_proj, target.layers[0].mlp.up_proj)) is None
+
+
+@pytest.mark.parametrize("dims", [128, 32])
+def test_keys_are_the_same_bits_whether_or_not_other_rows_are_wanted(dims: int) -> None:
+    """A prompt that is read with a head and one that is read without go on alike."""
+    _, target = made(dims)
+    entering = target.embed(random_tokens(20, seed=5), 0)
+    attention = next(index for index, layer in enumerate(target.layers) if not layer.is_linear)
+    whole, last = (target.make_layer_cache(target.layers[attention]) for _ in range(2))
+    row = target.run_layer(target.layers[attention], entering.h, whole, "causal")[-1:]
+    assert_close(target.run_layer_for_last(target.layers[attention], entering.h, last), row, 1e-5)
+    for ours, theirs in zip(last.arrays(), whole.arrays(), strict=True):
+        assert mx.array_equal(ours, theirs)
 
 
 def joined_in(target: Any) -> bool:
     """Whether attention's projections are one product."""
     (found,) = {
-        runner._project._tiles is not None
+        runner._heads._tiles is not None
         for _, runner in target._runners.values()
         if isinstance(runner, hybrid.GatedAttention)
     }

@@ -1,14 +1,15 @@
 """A program starts anew to be given large pages: once, as it was called, and only where that is what it takes."""
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from cli import skulk
 from skulk_core.runtime import huge_pages
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
@@ -22,15 +23,17 @@ huge_pages._MODES = Path(sys.argv[1])
 print("began", os.getpid(), flush=True)
 huge_pages.restart()
 print("runs", os.getpid(), sys.argv[2:], sys.flags.dev_mode, sys.stdin.readline().strip())
-print(os.environ.get("GLIBC_TUNABLES"), os.environ.get("SKULK_HUGE_PAGES"), huge_pages.state())
+print(os.environ.get("GLIBC_TUNABLES"), *(name for name in os.environ if "BEFORE" in name), huge_pages.state())
 """
 
-on_glibc = pytest.mark.skipif(huge_pages._glibc() < (2, 35), reason="another C library, or an old one")
+on_glibc = pytest.mark.skipif(not huge_pages._can_ask(), reason="another C library, or an old one")
 
 
-def modes(folder: Path, chosen: str) -> Path:
+def modes(folder: Path, chosen: str | None) -> Path:
     file = folder / "enabled"
-    file.write_text(" ".join(f"[{mode}]" if mode == chosen else mode for mode in ("always", "madvise", "never")))
+    if chosen is not None:
+        told = (f"[{mode}]" if mode == chosen else mode for mode in ("always", "madvise", "never"))
+        file.write_text(" ".join(told))
     return file
 
 
@@ -39,7 +42,7 @@ def modes(folder: Path, chosen: str) -> Path:
 def test_a_program_that_must_ask_starts_anew_once(
     tmp_path: Path, environment: dict[str, str], tunables: str | None
 ) -> None:
-    """With its arguments, interpreter options, input and process id, and the user's own tunables."""
+    """With its arguments, interpreter options, input and process id; what it starts has the user's own tunables."""
     environment = {name: value for name, value in environment.items() if name != "GLIBC_TUNABLES"}
     if tunables is not None:
         environment["GLIBC_TUNABLES"] = tunables
@@ -48,8 +51,7 @@ def test_a_program_that_must_ask_starts_anew_once(
     first, second, runs, told = done.stdout.splitlines()
     assert first == second
     assert runs == f"runs {first.split()[1]} ['a b', '--c'] True typed"
-    asked = "glibc.malloc.hugetlb=1" if tunables is None else f"{tunables}:glibc.malloc.hugetlb=1"
-    assert told == f"{asked} 1 ('2 MiB, asked for', None)"
+    assert told == f"{tunables} ('2 MiB, asked for', None)"
 
 
 @pytest.mark.parametrize(
@@ -65,39 +67,69 @@ def test_a_program_that_must_ask_starts_anew_once(
 def test_where_there_is_nothing_to_ask_for_it_goes_on(
     tmp_path: Path, run_python: RunPython, mode: str | None, settings: dict[str, str]
 ) -> None:
-    file = tmp_path / "none" if mode is None else modes(tmp_path, mode)
-    done = run_python(RESTART, str(file), **settings)
+    done = run_python(RESTART, str(modes(tmp_path, mode)), **settings)
     assert [line.split()[0] for line in done.stdout.splitlines()[:2]] == ["began", "runs"]
 
 
+@on_glibc
+def test_what_is_piped_into_an_interpreter_goes_on(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Started anew it would have nothing left to read."""
+    text = RESTART.replace("sys.argv[1]", repr(str(modes(tmp_path, "madvise")))).replace("sys.stdin.readline()", "''")
+    done = subprocess.run([sys.executable], env=environment, input=text, capture_output=True, text=True, timeout=60)
+    assert [line.split()[0] for line in done.stdout.splitlines()[:2]] == ["began", "runs"], done.stderr
+
+
+@on_glibc
 def test_a_program_that_cannot_start_anew_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Mapping[str, str]] = []
+
+    def fail(_: str, __: list[str], environment: Mapping[str, str]) -> NoReturn:
+        tried.append(environment)
+        raise PermissionError
+
     monkeypatch.setattr(huge_pages, "_MODES", modes(tmp_path, "madvise"))
-    monkeypatch.setattr(huge_pages, "_glibc", lambda: (2, 36))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+    monkeypatch.setattr(os, "execve", fail)
+    monkeypatch.delenv("SKULK_HUGE_PAGES", raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    huge_pages.restart()
+    assert [environment["GLIBC_TUNABLES"] for environment in tried] == ["glibc.malloc.hugetlb=1"]
+
+
+def test_skulk_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything that would be done twice."""
+
+    class Asked(Exception):
+        pass
+
+    def ask() -> NoReturn:
+        raise Asked
+
+    monkeypatch.setattr(huge_pages, "restart", ask)
+    monkeypatch.setattr(skulk, "run_program", lambda _: pytest.fail("it ran"))
+    with pytest.raises(Asked):
+        skulk.main()
+
+
+ADVICE = {
+    "always": ("always", {}, True, "2 MiB, given by the system", None),
+    "never": ("never", {}, True, "4 KiB", "echo madvise | sudo tee"),
+    "not wanted": ("madvise", {"SKULK_HUGE_PAGES": "0"}, True, "4 KiB", "unset SKULK_HUGE_PAGES"),
+    "asked for by the user": ("madvise", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, True, "2 MiB, asked for", None),
+    "refused by the user": ("madvise", {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, True, "4 KiB", None),
+    "a kernel without": (None, {}, True, "as the system gives them", None),
+    "another C library": ("never", {}, False, "as the system gives them", None),
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_the_doctor_is_told_what_it_is_and_what_would_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    mode, settings, can_ask, pages, advice = ADVICE[case]
+    monkeypatch.setattr(huge_pages, "_MODES", modes(tmp_path, mode))
+    monkeypatch.setattr(huge_pages, "_can_ask", lambda: can_ask)
     for name in ("SKULK_HUGE_PAGES", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
-    huge_pages.restart()
-
-
-@pytest.mark.parametrize(
-    ("mode", "settings", "pages", "advice"),
-    [
-        ("always", {}, "2 MiB, given by the system", None),
-        ("never", {}, "4 KiB", "echo madvise | sudo tee"),
-        ("madvise", {"SKULK_HUGE_PAGES": "0"}, "4 KiB", "unset SKULK_HUGE_PAGES"),
-    ],
-)
-def test_the_doctor_is_told_what_it_is_and_what_would_help(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    mode: str,
-    settings: dict[str, str],
-    pages: str,
-    advice: str | None,
-) -> None:
-    monkeypatch.setattr(huge_pages, "_MODES", modes(tmp_path, mode))
-    monkeypatch.setattr(huge_pages, "_glibc", lambda: (2, 36))
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     told, remedy = huge_pages.state()
@@ -108,10 +140,10 @@ def test_the_doctor_is_told_what_it_is_and_what_would_help(
 
 @on_glibc
 @pytest.mark.skipif(huge_pages._mode() != "madvise", reason="this system gives large pages to all or to none")
-def test_skulk_has_large_pages(environment: dict[str, str]) -> None:
-    """The program as it is installed: its memory, told by the kernel while it reads a model."""
+def test_skulk_has_asked(environment: dict[str, str]) -> None:
+    """The program itself: the kernel's flag of its memory, while it decodes."""
     environment = {name: value for name, value in environment.items() if name != "GLIBC_TUNABLES"}
-    code = "import os, sys; sys.argv[0] = 'skulk'; from cli.skulk import main; main()"
+    code = "import sys; sys.argv[0] = 'skulk'; from cli.skulk import main; main()"
     command = [sys.executable, "-c", code, "run", "demo", "-", "--max-tokens", "3000"]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
         assert running.stdin is not None
@@ -119,10 +151,8 @@ def test_skulk_has_large_pages(environment: dict[str, str]) -> None:
         running.stdin.write(b"A list")
         running.stdin.close()
         os.read(running.stdout.fileno(), 1)
-        told = Path(f"/proc/{running.pid}/smaps_rollup").read_text()
+        mappings = Path(f"/proc/{running.pid}/smaps").read_text().split("VmFlags:")
         running.terminate()
         running.stdout.read()
-    huge = re.search(r"AnonHugePages: +(\d+) kB", told)
-    assert huge is not None
-    # the demo's weights alone are 25 MB
-    assert int(huge.group(1)) > 20_000
+    heap = next(place for place, mapping in enumerate(mappings) if "[heap]" in mapping)
+    assert " hg " in mappings[heap + 1].splitlines()[0] + " "
