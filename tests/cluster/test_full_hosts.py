@@ -46,7 +46,7 @@ def test_a_rank_that_is_full_in_mid_text(rank: int, depth: int, room_nbytes: int
 
 def test_one_host_that_is_full(tmp_path: Path) -> None:
     """`skulk run` without peers: the answer ends with its text, and a conversation goes on."""
-    skulk = Program(tmp_path, "http://127.0.0.1:9", {"SKULK_MEMORY_GB": "0.031"})
+    skulk = Program(tmp_path, "http://127.0.0.1:9", {"SKULK_MEMORY_GB": "0.0355"})
     prompt = prompts()[0]
     finished = skulk.run("run", "demo", prompt, "--max-tokens", "900", "--draft-depth", "2", "--json")
     assert finished.code == 0, finished.stderr
