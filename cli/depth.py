@@ -25,7 +25,12 @@ _MOST = 64
 # on the depth
 _REPEATABLE = 2
 # (seconds of a plain round up to which, depths to measure, turns): where a round is slow the measurement is too
-_EFFORT = ((0.03, range(AUTO_MOST + 1), 12), (0.1, range(AUTO_MOST + 1), 4), (0.4, (0, 1, 2, 4, 6), 2))
+_EFFORT = (
+    (0.004, range(AUTO_MOST + 1), 30),
+    (0.03, range(AUTO_MOST + 1), 12),
+    (0.1, range(AUTO_MOST + 1), 4),
+    (0.4, (0, 1, 2, 4, 6), 2),
+)
 _LEAST_EFFORT = ((0, 1, AUTO_MOST), 1)
 
 DraftDepth = Annotated[
