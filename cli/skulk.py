@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 OPTIONAL_VALUES = ("--peers", "--draft-depth")  # alone: every host of hosts.yaml; the sweep of `bench`
 
+# Commands whose memory is worth starting anew for, and the one that tells of it.
+DECODING = ("run", "bench", "tune", "worker", "doctor")
+
 
 def make_app() -> "typer.Typer":
     """The program's commands."""
@@ -53,7 +56,8 @@ def make_app() -> "typer.Typer":
 
 def main() -> None:
     """Entry point."""
-    huge_pages.restart()
+    if sys.argv[1:2] and sys.argv[1] in DECODING:
+        huge_pages.restart()
     sys.argv[1:] = complete(sys.argv[1:], OPTIONAL_VALUES)
     run_program(make_app)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from skulk_core.models.attention import attend, heads_first, rows_first
+from skulk_core.models.attention import attend, heads_first
+from skulk_core.models.dense_layout import in_rows
 from skulk_core.models.gemma4_layer import RotaryTable
 from skulk_core.models.light import linear, row_norm
 from skulk_core.numerics.elementwise import geglu
@@ -75,7 +76,7 @@ class QueryOnlyLayer:
         queries = self._query_norm(self._q(self._enter_attention(h)).reshape(rows, self._num_heads, -1))
         # the keys are long and the queries are not: those are what is cast where the two differ
         seen = attend(heads_first(_as(turn(queries), keys.dtype)), keys, values, mask, self._scale)
-        h = h + self._leave_attention(self._o(_as(rows_first(seen), h.dtype)))
+        h = h + self._leave_attention(self._o(_as(in_rows(seen), h.dtype)))
         x = self._enter_mlp(h)
         out: mx.array = (h + self._leave_mlp(self._down(geglu(self._gate(x), self._up(x))))) * self._scalar
         return out

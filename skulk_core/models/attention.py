@@ -29,12 +29,6 @@ def heads_first(x: mx.array) -> mx.array:
     return x.swapaxes(0, 1)[None] if rows > 1 else x.reshape(1, num_heads, 1, dims)
 
 
-def rows_first(x: mx.array) -> mx.array:
-    """Heads ``[1, H, T, D]`` as rows ``[T, H D]``."""
-    rows = x.shape[2]
-    return (x.swapaxes(1, 2) if rows > 1 else x).reshape(rows, -1)
-
-
 def _attend_in_blocks(queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None) -> mx.array:
     """On a CPU MLX's own is made of the same operations as here, and of more."""
     rows, length = queries.shape[2], keys.shape[2]

@@ -119,10 +119,10 @@ def multiply(x: mx.array, tiles: mx.array) -> mx.array:
     return in_rows(x.reshape(-1, x.shape[-1]) @ tiles).reshape(*x.shape[:-1], -1)
 
 
-def in_rows(out: mx.array) -> mx.array:
-    """``[T, n columns]`` of a product ``[n, T, columns]`` of rows and tiles."""
-    rows = out.shape[1]
-    return (out if rows == 1 else out.swapaxes(0, 1)).reshape(rows, -1)
+def in_rows(x: mx.array) -> mx.array:
+    """``[T, n D]`` of ``[n, T, D]``: of tiles (a product of rows and tiles) or of heads, whose ``[1, H, T, D]`` too."""
+    rows = x.shape[-2]
+    return (x if rows == 1 else x.swapaxes(-3, -2)).reshape(rows, -1)
 
 
 def in_heads(out: mx.array, head_dim: int) -> mx.array:

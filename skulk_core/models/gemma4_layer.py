@@ -11,7 +11,8 @@ from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.borrowed import BorrowedCache
 from skulk_core.cache.window import WindowCache
-from skulk_core.models.attention import attend, heads_first, rows_first
+from skulk_core.models.attention import attend, heads_first
+from skulk_core.models.dense_layout import in_rows
 from skulk_core.models.light import RowNorm, is_small, linear, row_norm
 from skulk_core.numerics.elementwise import geglu
 
@@ -114,7 +115,7 @@ class Gemma4Attention:
             if self._lends:
                 in_common.lent[self._kind] = lent
         out = attend(heads_first(queries), lent.keys, lent.values, mask)
-        return self._o(rows_first(out))
+        return self._o(in_rows(out))
 
     def _angles(self, in_common: Pass, rows: int, offset: int) -> tuple[mx.array, mx.array] | None:
         if self._kind not in in_common.angles:

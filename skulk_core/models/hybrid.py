@@ -10,9 +10,9 @@ from skulk_core.cache.attention import AttentionCache
 from skulk_core.cache.base import LayerCache
 from skulk_core.cache.recurrent import RecurrentCache
 from skulk_core.memory.division import Part
-from skulk_core.models.attention import attend, heads_first, rows_first
+from skulk_core.models.attention import attend, heads_first
 from skulk_core.models.base import Target
-from skulk_core.models.dense_layout import in_heads, join, whole_tiles
+from skulk_core.models.dense_layout import in_heads, in_rows, join, whole_tiles
 from skulk_core.models.gdn_layer import GatedDeltaLayer, Projections, SecondHalf
 from skulk_core.models.light import Rotary, RowNorm, begin, is_few, linear, row_norm
 from skulk_core.models.sharing import Summed, mlp_parts
@@ -118,7 +118,7 @@ class GatedAttention:
         return self._finished(h[-1:], attend(queries, keys, values, None, self._heads.scale), gate)
 
     def _finished(self, h: mx.array, out: mx.array, gate: mx.array) -> mx.array:
-        return self._second_half(h + self._o(rows_first(out * sigmoid(gate))))
+        return self._second_half(h + self._o(in_rows(out * sigmoid(gate))))
 
 
 class HybridTarget(Target):

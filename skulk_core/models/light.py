@@ -55,7 +55,7 @@ def hand_over(*arrays: mx.array) -> None:
 def begin(num_rows: int, *arrays: mx.array) -> None:
     """`hand_over` in the middle of a layer of a small pass, where a CPU is done before the next layer has been built.
 
-    Rounds of the demo at depth 4 took 4 % less time so, paired in one run. ``num_rows`` are the pass's.
+    Texts of the demo at depth 4 took 2 % less time so, paired in one process. ``num_rows`` are the pass's.
     """
     if num_rows <= _MOST_BEGUN and _state.begins:
         hand_over(*arrays)

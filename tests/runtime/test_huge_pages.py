@@ -95,8 +95,11 @@ def test_a_program_that_cannot_start_anew_goes_on(tmp_path: Path, monkeypatch: p
     assert [environment["GLIBC_TUNABLES"] for environment in tried] == ["glibc.malloc.hugetlb=1"]
 
 
-def test_skulk_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything that would be done twice."""
+@pytest.mark.parametrize(
+    ("arguments", "asks"), [(["run", "demo"], True), (["worker"], True), (["plan", "run"], False), ([], False)]
+)
+def test_skulk_asks_first(arguments: list[str], asks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything that would be done twice, and where it is for something."""
 
     class Asked(Exception):
         pass
@@ -104,9 +107,16 @@ def test_skulk_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def ask() -> NoReturn:
         raise Asked
 
+    class Ran(Exception):
+        pass
+
+    def run(_: object) -> NoReturn:
+        raise Ran
+
+    monkeypatch.setattr(sys, "argv", ["skulk", *arguments])
     monkeypatch.setattr(huge_pages, "restart", ask)
-    monkeypatch.setattr(skulk, "run_program", lambda _: pytest.fail("it ran"))
-    with pytest.raises(Asked):
+    monkeypatch.setattr(skulk, "run_program", run)
+    with pytest.raises(Asked if asks else Ran):
         skulk.main()
 
 
